@@ -1,0 +1,64 @@
+"""The room a plug-in imports: what an attack or a defense is, and what it is given.
+
+Nothing here trains, measures or knows a data set.
+"""
+
+from privbench.contract.attack import GOALS, Actor, Attack, Fit, Knowledge, PrivacyCost
+from privbench.contract.defense import LearningDefense, MessageDefense, Wrapped
+from privbench.contract.guess import (
+    GUESS_OF_GOAL,
+    Guess,
+    InversionGuess,
+    MembershipGuess,
+    ReconstructionGuess,
+)
+from privbench.contract.message import (
+    HEADER_BYTES,
+    KINDS,
+    ROW_KINDS,
+    TENSOR_KINDS,
+    Message,
+    Party,
+    Row,
+    no_rows,
+)
+from privbench.contract.recipe import (
+    Federation,
+    GaussianMechanism,
+    Net,
+    Recipe,
+    Samples,
+    Spec,
+    Trainer,
+    batches,
+    child_rng,
+    finite,
+    load_name,
+    spec_of,
+    steps_per_epoch,
+)
+from privbench.contract.threat import COLUMNS, GRANTS, PAIRS, Budget, Seat, Threat
+from privbench.contract.view import (
+    Block,
+    Fitted,
+    Layer,
+    Oracle,
+    Own,
+    Pairs,
+    Public,
+    Slice,
+    Topology,
+    View,
+    Weights,
+    block,
+)
+
+__all__ = [
+    "COLUMNS", "GOALS", "GRANTS", "GUESS_OF_GOAL", "HEADER_BYTES", "KINDS", "PAIRS", "ROW_KINDS",
+    "TENSOR_KINDS", "Actor", "Attack", "Block", "Budget", "Federation", "Fit", "Fitted",
+    "GaussianMechanism", "Guess", "InversionGuess", "Knowledge", "Layer", "LearningDefense",
+    "MembershipGuess", "Message", "MessageDefense", "Net", "Oracle", "Own", "Pairs", "Party",
+    "PrivacyCost", "Public", "Recipe", "ReconstructionGuess", "Row", "Samples", "Seat", "Slice",
+    "Spec", "Threat", "Topology", "Trainer", "View", "Weights", "Wrapped", "batches", "block",
+    "child_rng", "finite", "load_name", "no_rows", "spec_of", "steps_per_epoch",
+]

@@ -1,0 +1,98 @@
+"""The attack: from a view to a guess."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+
+from privbench.contract.guess import Guess
+from privbench.contract.message import Message
+from privbench.contract.recipe import child_rng
+from privbench.contract.threat import Budget
+from privbench.contract.view import Fitted, Own, Public, View, Weights
+
+GOALS = ("membership", "reconstruction", "inversion", "label", "attribute", "property", "audit")
+
+
+@dataclass(frozen=True, eq=False)
+class Knowledge:
+    """What a fit is given: public knowledge, and the seat's weights and own samples if it asks."""
+
+    public: Public
+    budget: Budget
+    weights: tuple[Weights, ...] = ()
+    own: Own | None = None
+    device: str = "cpu"
+
+
+class Fit(ABC):
+    """The part of an attack that costs training. Run once, stored, shared by equal fits.
+
+    Subclasses are frozen dataclasses; two fits with the same class, fields and knowledge are one.
+    ``gets`` lists what of the seat it asks for beside ``Public``: ``weights``, ``own``.
+    """
+
+    gets: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def fit(self, knowledge: Knowledge, rng: torch.Generator) -> Fitted:
+        """Train on what is known."""
+
+
+class Actor(ABC):
+    """An active seat: stands on the wire during training and may change messages."""
+
+    @abstractmethod
+    def act(self, message: Message, rng: torch.Generator) -> Message:
+        """The message that goes on instead."""
+
+    def notes(self) -> dict[str, torch.Tensor]:
+        """What it learned, for its own view."""
+        return {}
+
+
+class Attack(ABC):
+    """An attack technique. Subclasses are frozen dataclasses with keyword-only fields.
+
+    Class constants, readable without running it:
+
+    - ``goal``: what is guessed (``GOALS``).
+    - ``needs``: grants that the seat must have; ``"a|b"`` = one of them; ``"pairs"`` = any way
+      of getting (input, activation) pairs.
+    - ``reads``: message kinds; the view must hold at least one of them (empty = no traffic).
+    - ``source``: the paper: authors, title, year, link.
+    - ``by_construction``: it succeeds because of what the protocol sends, not by inference.
+    - ``actor``: class of its active part; only a threat that tampers admits it.
+    """
+
+    goal: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[tuple[str, ...]] = ()
+    source: ClassVar[str]
+    by_construction: ClassVar[bool] = False
+    actor: ClassVar[type[Actor] | None] = None
+
+    def fits(self) -> tuple[Fit, ...]:
+        """Fits to be run before; their results are ``view.fitted``, in this order."""
+        return ()
+
+    @abstractmethod
+    def run(self, view: View, rng: torch.Generator) -> Guess:
+        """Guess from the view alone; all randomness comes from ``rng``."""
+
+    def run_all(self, views: Sequence[View], rng: torch.Generator) -> list[Guess]:
+        """One guess a view. Override to share work; the result must equal seat by seat."""
+        return [self.run(view, child_rng(rng, view.seat.name)) for view in views]
+
+
+@dataclass(frozen=True)
+class PrivacyCost:
+    """A differential-privacy guarantee and the views it covers (``released``, or ``none``)."""
+
+    epsilon: float
+    delta: float
+    covers: str = field(default="released")

@@ -1,0 +1,67 @@
+"""Defenses: those that change messages, and those that change learning."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from privbench.contract.attack import PrivacyCost
+from privbench.contract.message import Message
+from privbench.contract.recipe import GaussianMechanism
+
+
+class MessageDefense(ABC):
+    """Changes messages before they leave: once per producer and sample, then copies go out.
+
+    Subclasses are frozen dataclasses. ``kinds`` lists the message kinds it is applied to.
+    ``source`` cites the paper.
+    """
+
+    kinds: ClassVar[tuple[str, ...]]
+    source: ClassVar[str]
+
+    @abstractmethod
+    def send(self, message: Message, rng: torch.Generator) -> Message:
+        """The message that is sent instead; all randomness comes from ``rng``."""
+
+    def cost(self) -> PrivacyCost | None:
+        """The guarantee it gives, None = no formal guarantee."""
+        return None
+
+
+class Wrapped(NamedTuple):
+    """What a training loop goes on with."""
+
+    net: nn.Module
+    optimizer: Optimizer
+    loader: Any  # iterates over (x, y) batches
+
+
+class LearningDefense(ABC):
+    """Changes how a model is learned (DP-SGD). Subclasses are frozen dataclasses."""
+
+    source: ClassVar[str]
+
+    @abstractmethod
+    def resolved(self, records: int, batch: int, steps: int) -> LearningDefense:
+        """The same defense with every setting fixed for that many records, batch and steps.
+
+        Raises:
+            TrainingError: what is asked (an epsilon) cannot be reached.
+        """
+
+    @abstractmethod
+    def wrap(self, net: nn.Module, optimizer: Optimizer, loader: Any) -> Wrapped:
+        """Private versions of network, optimiser and data loader."""
+
+    @abstractmethod
+    def cost(self) -> PrivacyCost | None:
+        """The guarantee of a resolved defense."""
+
+    def mechanism(self) -> GaussianMechanism | None:
+        """Clipping and noise, if that is all it comes down to."""
+        return None

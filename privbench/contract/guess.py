@@ -1,0 +1,81 @@
+"""What an attack answers. Shape, range and finiteness are checked when a guess is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from privbench.errors import PluginError
+
+
+def _finite(what: str, tensor: Tensor) -> None:
+    if not bool(torch.isfinite(tensor).all()):
+        raise PluginError(f"{what} hold NaN or infinite values; expected finite numbers")
+
+
+@dataclass(frozen=True, eq=False)
+class MembershipGuess:
+    """One score a candidate, in the candidates' order; higher = more likely a member.
+
+    ``threshold``, where the attack can fix one beforehand (from shadow models), says above which
+    score it would answer "member"; balanced accuracy is measured there.
+    """
+
+    scores: Float[Tensor, " candidates"]
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.scores.ndim != 1:
+            raise PluginError(f"membership scores have shape (candidates,), got {tuple(self.scores.shape)}")
+        _finite("membership scores", self.scores)
+
+
+@dataclass(frozen=True, eq=False)
+class ReconstructionGuess:
+    """Rebuilt inputs, one for each row that is named.
+
+    Args:
+        rows: (step, index) of each guess.
+        x: guesses in [0, 1], clipped when made; same shape as the samples.
+        groups: guesses of one group are for *some* rows of the same group, in unknown order
+            (the scorer matches them); None = each guess is for its own row.
+    """
+
+    rows: Int64[Tensor, "n 2"]
+    x: Float[Tensor, "n ..."]
+    groups: Int64[Tensor, " n"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim != 2 or self.rows.shape[1] != 2 or len(self.rows) != len(self.x):
+            raise PluginError(
+                "a reconstruction names one (step, index) row for each guess: expected rows (n, 2) "
+                f"and x (n, ...), got {tuple(self.rows.shape)} and {tuple(self.x.shape)}"
+            )
+        if self.groups is not None and self.groups.shape != (len(self.x),):
+            raise PluginError(f"groups have shape (n,) = ({len(self.x)},), got {tuple(self.groups.shape)}")
+        _finite("reconstructed inputs", self.x)
+        object.__setattr__(self, "x", self.x.clamp(0.0, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class InversionGuess:
+    """One input for each class, in [0, 1] (clipped when made): what the model takes for it."""
+
+    x: Float[Tensor, "classes ..."]
+
+    def __post_init__(self) -> None:
+        _finite("inverted inputs", self.x)
+        object.__setattr__(self, "x", self.x.clamp(0.0, 1.0))
+
+
+Guess = MembershipGuess | ReconstructionGuess | InversionGuess
+
+GUESS_OF_GOAL: dict[str, type] = {
+    "membership": MembershipGuess,
+    "reconstruction": ReconstructionGuess,
+    "inversion": InversionGuess,
+}
+"""The guess that each goal asks for."""

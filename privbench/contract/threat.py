@@ -1,0 +1,132 @@
+"""Who the adversary is: a threat names seats, a seat states what its position knows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from privbench.contract.message import Party
+from privbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from privbench.contract.view import Topology
+
+GRANTS = (
+    "labels",  # of the victims
+    "candidates",
+    "auxiliary",
+    "recipe",
+    "prefix_weights",  # all layers before what it sees, at that step
+    "own_weights",  # of its slice
+    "model_weights",  # the whole model at every step it sees
+    "initial_weights",  # step 0 is public
+    "released_weights",
+    "stale_weights",  # released weights, used on earlier traffic
+    "oracle_probabilities",
+    "oracle_labels",
+    "own_samples",
+)
+
+PAIRS = ("prefix", "own", "chosen", "query", "none")
+
+COLUMNS = ("infrastructure", "peer", "network", "outsider")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What an attacker may spend."""
+
+    shadow_models: int = 16  # complementary halves: an even number
+    queries: int | None = None  # None = unlimited, still counted
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One position of an adversary.
+
+    Args:
+        name: how tables call it.
+        parties: those it controls; it sees what they send and receive.
+        links: pairs of parties whose link it taps; ``()`` = none.
+        everything: it taps every link.
+        grants: what it knows beside traffic (``GRANTS``).
+        pairs: how it gets (input, activation) pairs (``PAIRS``).
+        column: with which seats of other regimes it may be compared (``COLUMNS``).
+    """
+
+    name: str
+    column: str
+    parties: tuple[Party, ...] = ()
+    links: tuple[tuple[Party, Party], ...] = ()
+    everything: bool = False
+    grants: frozenset[str] = frozenset()
+    pairs: str = "none"
+
+    def __post_init__(self) -> None:
+        unknown = sorted(self.grants - set(GRANTS))
+        if unknown:
+            raise UsageError(f"unknown grant {unknown}; grants are {', '.join(GRANTS)}")
+        if self.pairs not in PAIRS:
+            raise UsageError(f"pairs='{self.pairs}' is unknown; expected one of {', '.join(PAIRS)}")
+        if self.column not in COLUMNS:
+            raise UsageError(f"column '{self.column}' is unknown; columns are {', '.join(COLUMNS)}")
+
+    def sees(self, sender: Party, receiver: Party) -> bool:
+        """Does a message between these two pass by this seat?"""
+        return (
+            self.everything
+            or sender in self.parties
+            or receiver in self.parties
+            or (sender, receiver) in self.links
+            or (receiver, sender) in self.links
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat(ABC):
+    """A kind of adversary.
+
+    Args:
+        steps: which recorded steps it looks at: ``all``, ``epoch`` (those of the last epoch),
+            ``first:N`` or ``last:N``.
+        budget: what it may spend.
+        seat: attack this seat alone (its number), None = every seat.
+        sample: attack this many seats, drawn at random, None = every seat.
+
+    ``name`` is how a user calls it, ``kinds`` are the messages that its seats keep, ``tampers`` says
+    whether it may deviate from the protocol.
+    """
+
+    name: ClassVar[str]
+    kinds: ClassVar[tuple[str, ...]]
+    tampers: ClassVar[bool] = False
+
+    steps: str = "epoch"
+    budget: Budget = field(default_factory=Budget)
+    seat: int | None = None
+    sample: int | None = None
+
+    @abstractmethod
+    def seats(self, topology: Topology) -> tuple[Seat, ...]:
+        """Every seat that such an adversary can take; empty if the regime has none."""
+
+    def looks_at(self, recorded: tuple[int, ...], steps_per_epoch: int) -> tuple[int, ...]:
+        """The recorded steps that this threat keeps.
+
+        Raises:
+            UsageError: ``steps`` is none of the four forms.
+        """
+        word, _, count = self.steps.partition(":")
+        if word == "all" and not count:
+            return recorded
+        if word == "epoch" and not count:
+            start = recorded[-1] - steps_per_epoch if recorded else 0
+            return tuple(step for step in recorded if step > start)
+        if word == "first" and count.isdigit():
+            return recorded[: int(count)]
+        if word == "last" and count.isdigit():
+            return recorded[-int(count) :] if int(count) else ()
+        raise UsageError(
+            f"threat.steps='{self.steps}' is unknown; expected all, epoch, first:N or last:N"
+        )

@@ -1,0 +1,87 @@
+"""The wire: every regime speaks over it, and taps listen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from privbench.contract import Actor, Message, MessageDefense, Topology, child_rng
+from privbench.wire.router import Direct, Router
+from privbench.wire.tap import Tap
+
+
+class Wire:
+    """Carries messages: defense, then actor, then taps, then delivery.
+
+    A regime calls ``open`` once, ``begin`` at each step, ``send`` for each message (it goes on with
+    what comes back), and ``hold`` with the weights in force at that step.
+
+    Args:
+        taps: who records.
+        defenses: applied in order to the kinds that they name.
+        actor: an active seat, or None.
+        rng: all randomness of defenses and actor derives from it, by step, kind and layer.
+    """
+
+    def __init__(
+        self,
+        taps: Sequence[Tap] = (),
+        defenses: Sequence[MessageDefense] = (),
+        actor: Actor | None = None,
+        rng: torch.Generator | None = None,
+    ) -> None:
+        self.taps = tuple(taps)
+        self.defenses = tuple(defenses)
+        self.actor = actor
+        self.bytes: Counter[str] = Counter()  # sent so far, by kind
+        self._rng = rng or torch.Generator().manual_seed(0)
+        self._router: Router = Direct()
+
+    def open(self, topology: Topology, router: Router | None = None) -> None:
+        """Say who takes part; ``router`` cuts whole-layer messages into what devices send."""
+        self._router = router or Direct()
+        for tap in self.taps:
+            tap.open(topology, self._router)
+
+    def begin(self, step: int, owners: Int64[Tensor, " rows"]) -> None:
+        """Start a step: ``owners[i]`` is the number (in ``topology.owners``) of row i's owner."""
+        self._router.begin(step, owners)
+        for tap in self.taps:
+            tap.begin(step, owners)
+
+    def wants(self, step: int, kind: str) -> bool:
+        """Would any tap keep such a message? An engine need not build what nobody keeps or changes."""
+        return (
+            self.actor is not None
+            or any(kind in defense.kinds for defense in self.defenses)
+            or any(tap.keeps(step, kind) for tap in self.taps)
+        )
+
+    def send(self, message: Message) -> Message:
+        """Deliver a message; the payload that comes back is detached from any graph."""
+        for number, defense in enumerate(self.defenses):
+            if message.kind in defense.kinds:
+                message = defense.send(message, self._draw(message, "defense", number))
+        if self.actor is not None:
+            message = self.actor.act(message, self._draw(message, "actor"))
+        self.bytes[message.kind] += self._router.nbytes(message)
+        for tap in self.taps:
+            tap.take(message)
+        return message
+
+    def count(self, kind: str, nbytes: int) -> None:
+        """Account for traffic of which no message is built because nobody keeps it."""
+        self.bytes[kind] += nbytes
+
+    def hold(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """The whole network's parameters in force during ``step``; seats get their part of it."""
+        for tap in self.taps:
+            tap.hold(step, state)
+
+    def _draw(self, message: Message, *who: object) -> torch.Generator:
+        where = (message.step, message.kind, message.layer, message.sender, message.receiver)
+        return child_rng(self._rng, *who, *where)
