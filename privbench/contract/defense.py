@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
 
 import torch
-from torch import nn
+from jaxtyping import Int64
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from privbench.contract.attack import PrivacyCost
@@ -38,7 +40,7 @@ class Wrapped(NamedTuple):
 
     net: nn.Module
     optimizer: Optimizer
-    loader: Any  # iterates over (x, y) batches
+    batches: Iterator[Int64[Tensor, " batch"]]  # positions of the records of each batch, endless
 
 
 class LearningDefense(ABC):
@@ -55,8 +57,18 @@ class LearningDefense(ABC):
         """
 
     @abstractmethod
-    def wrap(self, net: nn.Module, optimizer: Optimizer, loader: Any) -> Wrapped:
-        """Private versions of network, optimiser and data loader."""
+    def wrap(
+        self,
+        net: nn.Module,
+        optimizer: Optimizer,
+        batches: Iterator[Int64[Tensor, " batch"]],
+        rng: torch.Generator,
+    ) -> Wrapped:
+        """Private versions of network, optimiser and order of batches.
+
+        The network's parameters stay the same objects, trained in place. All noise comes from
+        ``rng``, which lives on the parameters' device.
+        """
 
     @abstractmethod
     def cost(self) -> PrivacyCost | None:

@@ -1,0 +1,41 @@
+"""A multilayer perceptron: the reference network of the comparison."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import nn
+
+from privbench.errors import UsageError
+
+
+class Mlp(nn.Sequential):
+    """Flatten, then linear layers with a ReLU between each two.
+
+    Modules are called ``flatten``, ``linear0``, ``relu0``, ``linear1``, … so that state-dict names tell
+    where a tensor belongs.
+
+    Args:
+        widths: features of the flattened input, of each hidden layer, and number of classes.
+
+    Raises:
+        UsageError: fewer than two widths, or one that is not positive.
+
+    Example::
+
+        Mlp(widths=(64, 128, 10))(torch.rand(5, 1, 8, 8)).shape   # (5, 10)
+    """
+
+    def __init__(self, widths: Sequence[int] = (64, 128, 64, 32, 10)) -> None:
+        if len(widths) < 2 or min(widths) < 1:
+            raise UsageError(
+                f"model.widths={list(widths)}; expected at least two positive numbers, "
+                "for example model.widths=[64,128,10]"
+            )
+        modules: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        for number, (width, following) in enumerate(zip(widths, widths[1:], strict=False)):
+            if number:
+                modules[f"relu{number - 1}"] = nn.ReLU()
+            modules[f"linear{number}"] = nn.Linear(width, following)
+        super().__init__(modules)

@@ -1,0 +1,215 @@
+"""Plain training of one model by a recipe: the loop that every regime and every shadow shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from privbench.contract import (
+    LearningDefense,
+    Net,
+    Recipe,
+    Samples,
+    batches,
+    child_rng,
+    finite,
+    load_name,
+    steps_per_epoch,
+)
+from privbench.errors import TrainingError, UsageError
+
+NAME = "privbench.regimes.training.train"
+"""Import name of ``train``, as recipes hand it around."""
+
+
+class Learner:
+    """One module, its optimiser and its endless order of batches.
+
+    Arithmetic is done on the device and in the floating type of ``samples.x``. Under a learning
+    defense the optimiser is the defense's; ``module`` stays the plain network that it trains.
+
+    Args:
+        recipe: with weights in ``recipe.net``: training starts from them.
+        samples: labelled records.
+        order: draws the batches.
+        noise: all randomness of a learning defense and of random layers such as dropout.
+
+    Raises:
+        UsageError: labels are withheld, or the recipe asks for what this loop does not do.
+    """
+
+    def __init__(
+        self, recipe: Recipe, samples: Samples, order: torch.Generator, noise: torch.Generator
+    ) -> None:
+        _check(recipe, samples)
+        self.samples = samples
+        self.module = recipe.net.module().to(samples.x).train()
+        self._loss = getattr(F, recipe.loss)
+        self._net = self.module
+        self._optimizer = load_name(recipe.optimizer.target)(
+            self.module.parameters(), **recipe.optimizer.kwargs
+        )
+        self._order: Iterator[Tensor] = batches(recipe, len(samples), order)
+        self._noise = noise
+        self._steps = 0
+        if recipe.learning is not None:
+            defense = cast(LearningDefense, recipe.learning.build())
+            there = torch.Generator(samples.x.device).manual_seed(noise.initial_seed())
+            wrapped = defense.wrap(self._net, self._optimizer, self._order, there)
+            self._net, self._optimizer, self._order = wrapped
+
+    def draw(self) -> Int64[Tensor, " batch"]:
+        """Positions of the next batch."""
+        return next(self._order)
+
+    def learn(self, positions: Int64[Tensor, " batch"]) -> None:
+        """One optimiser step on the mean loss of these records."""
+        batch = self.samples[positions.to(self.samples.x.device)]
+        with _seeded(self._noise.initial_seed() + self._steps, batch.x.device):
+            self._optimizer.zero_grad()
+            self._loss(self._net(batch.x), batch.y).backward()
+            self._optimizer.step()
+        self._steps += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """The parameters and buffers as they are now (live, detached)."""
+        return {name: tensor.detach() for name, tensor in self.module.state_dict().items()}
+
+    def restart(self, state: dict[str, Tensor]) -> None:
+        """Go on from other parameters, with an optimiser that remembers nothing."""
+        self.module.load_state_dict(state)
+        self._optimizer.state.clear()
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A step that is about to be taken: its number, and the positions of its batch."""
+
+    number: int
+    positions: Int64[Tensor, " batch"]
+
+
+class Training:
+    """Centralized training, step by step.
+
+    Iterating yields each step *before* it is taken, while ``learner`` holds the weights in force
+    during it; leaving the loop early leaves the weights as they are.
+
+    Args:
+        recipe: initial weights are ``recipe.net.weights``, or drawn from ``rng`` where it has none.
+        samples: labelled records, on the device where training happens.
+        rng: initial weights come from its child ``init``, batches from ``batches``, noise of a
+            learning defense and of random layers from ``noise``.
+    """
+
+    def __init__(self, recipe: Recipe, samples: Samples, rng: torch.Generator) -> None:
+        start = started(recipe, rng)
+        self.steps = total_steps(recipe, len(samples))
+        self.learner = Learner(start, samples, child_rng(rng, "batches"), child_rng(rng, "noise"))
+        self._net = recipe.net
+
+    def __iter__(self) -> Iterator[Step]:
+        for number in range(self.steps):
+            step = Step(number, self.learner.draw())
+            yield step
+            self.learner.learn(step.positions)
+
+    def result(self) -> Net:
+        """The network with the weights of now.
+
+        Raises:
+            TrainingError: a weight is NaN or infinite.
+        """
+        return finite(self._net.holding(self.learner.module))
+
+
+def train(recipe: Recipe, samples: Samples, rng: torch.Generator) -> Net:
+    """Train one model (a ``Trainer``): the slow obvious road, which regimes and shadows agree with.
+
+    Args:
+        recipe: how; ``recipe.learning`` goes through its defense.
+        samples: ``x (n, *shape)``, ``y (n,)``; training happens on their device.
+        rng: see ``Training``.
+
+    Raises:
+        TrainingError: training gave NaN.
+    """
+    training = Training(recipe, samples, rng)
+    for _ in training:
+        continue
+    return training.result()
+
+
+def started(recipe: Recipe, rng: torch.Generator) -> Recipe:
+    """The recipe with initial weights: its own, or drawn from the child ``init`` of ``rng``."""
+    if recipe.net.weights is not None:
+        return recipe
+    return replace(recipe, net=recipe.net.initialised(child_rng(rng, "init")))
+
+
+def total_steps(recipe: Recipe, records: int) -> int:
+    """Optimiser steps of a whole training on that many records."""
+    planned = recipe.epochs * steps_per_epoch(recipe, records)
+    return planned if recipe.steps is None else min(planned, recipe.steps)
+
+
+def accuracy(module: nn.Module, samples: Samples) -> float:
+    """Share of samples whose label is the module's first choice, in eval mode."""
+    was_training = module.training
+    module.eval()
+    with torch.no_grad():
+        hits = (module(samples.x).argmax(1) == samples.y).double().mean()
+    module.train(was_training)
+    return float(hits)
+
+
+def training_flops(net: Net, samples: Samples) -> float:
+    """FLOPs of one training visit of one record: three times its forward pass.
+
+    A multiply-add is two; the backward pass is taken as twice the forward pass. Element-wise
+    operations are not counted.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    module = net.module()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(samples.x[:1].to("cpu", torch.get_default_dtype()))
+    return 3.0 * counter.get_total_flops()
+
+
+def _check(recipe: Recipe, samples: Samples) -> None:
+    if samples.y is None:
+        raise UsageError("training needs labels, these records have none; give samples with y")
+    if not hasattr(F, recipe.loss):
+        raise UsageError(
+            f"loss '{recipe.loss}' is unknown; expected a name of torch.nn.functional, "
+            "for example cross_entropy"
+        )
+    if recipe.augmentation is not None:
+        raise UsageError(
+            f"augmentation '{recipe.augmentation.target}' is asked for, but this trainer feeds "
+            "records as they are; leave recipe.augmentation out"
+        )
+    if recipe.mechanism is not None and recipe.learning is None:
+        raise TrainingError(
+            "the recipe holds a noise mechanism but names no learning defense that applies it; "
+            "set both, as regime.learning does"
+        )
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Random layers draw from the global generators: lend them a seed, and give them back."""
+    on_cuda: list[Any] = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=on_cuda):
+        torch.default_generator.manual_seed(seed)
+        if on_cuda:
+            torch.cuda.manual_seed(seed)
+        yield
