@@ -1,0 +1,110 @@
+"""A plan: everything that decides one run, as objects; and its fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from privbench.contract import Attack, MessageDefense, Net, Spec, Threat
+from privbench.data.source import DataSource
+from privbench.regimes.base import Regime
+from privbench.report.report import Names
+from privbench.store import digest_of_rooms, digest_of_source, fingerprint
+from privbench.wire.tap import Capture
+
+OURS = ("privbench.", "attacks.", "defenses.")
+TRAINING_ROOMS = ("contract", "wire", "data", "models", "slicenet", "regimes")
+SCORING_ROOMS = ("contract", "toolkit", "scoring", "threats")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """One run.
+
+    Args:
+        victims: how many samples a seat's attack is asked to rebuild.
+        encrypted: link taps see sizes and times only.
+        device: ``cpu`` or ``cuda`` (resolved).
+        seal: ``process`` or ``inline``.
+        out: where targets, fits and runs lie.
+        again: score anew even if a finished report lies there.
+        debug: let errors through, with their traceback.
+        config: the composed configuration, for the report.
+        private_name: set when a class cannot be imported by name; then nothing is reused.
+    """
+
+    names: Names
+    data: DataSource
+    model: Net
+    regime: Regime
+    threat: Threat
+    attack: Attack
+    defenses: tuple[MessageDefense, ...] = ()
+    capture: Capture = Capture()
+    seed: int = 0
+    victims: int = 200
+    encrypted: bool = False
+    threads: int = 1
+    device: str = "cpu"
+    seal: str = "process"
+    out: Path = Path("runs")
+    again: bool = False
+    debug: bool = False
+    config: str = ""
+    private_name: str = ""
+
+    def target_print(self, data_digest: str) -> str:
+        """Fingerprint of the training half: equal ones give the same target."""
+        return fingerprint(
+            data_digest,
+            digest_of_rooms(*TRAINING_ROOMS),
+            torch.__version__,
+            [canonical(part) for part in (self.data, self.model, self.regime, self.defenses)],
+            canonical(self.capture),
+            canonical(self.attack.actor() if self.attack.actor else None),
+            [self.seed, self.threads, self.device, self.private_name],
+        )
+
+    def row_print(self, data_digest: str) -> str:
+        """Fingerprint of the whole run."""
+        return fingerprint(
+            self.target_print(data_digest),
+            digest_of_rooms(*SCORING_ROOMS),
+            [canonical(part) for part in (self.names, self.threat, self.attack)],
+            [digest_of_source(type(self.attack)), self.victims, self.encrypted, self.seal],
+        )
+
+
+def canonical(thing: Any) -> Any:
+    """An object as JSON: classes by import name (and source, where the class is a stranger's)."""
+    if isinstance(thing, Tensor):
+        digest = hashlib.sha256(thing.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+        return [str(thing.dtype), list(thing.shape), digest]
+    if isinstance(thing, Spec):
+        return ["spec", thing.target, _source(thing.target), canonical(thing.kwargs)]
+    if is_dataclass(thing) and not isinstance(thing, type):
+        kind = type(thing)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        values = {f.name: canonical(getattr(thing, f.name)) for f in fields(thing)}
+        return [name, _source(name), values]
+    if isinstance(thing, Mapping):
+        return {str(key): canonical(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [canonical(value) for value in thing]
+    if isinstance(thing, frozenset | set):
+        return sorted(json.dumps(canonical(value)) for value in thing)
+    if isinstance(thing, Path):
+        return str(thing)
+    return thing
+
+
+def _source(name: str) -> str:
+    """Source digest of a class that is not of our distribution; ours are covered by their rooms."""
+    return "" if name.startswith((*OURS, "torch.")) else digest_of_source(name)

@@ -1,0 +1,20 @@
+"""The columns of table.csv: an interface that people's scripts read."""
+
+COLUMNS = (
+    "study", "row", "data", "model", "regime", "defense", "threat", "column", "seat", "seats",
+    "attack", "variant", "goal", "metric", "value", "low", "high", "over", "n", "n_negative",
+    "blind", "blind_name", "reliable", "by_construction", "verdict", "status", "reason", "pairs",
+    "n_pairs", "rows_seen", "steps_seen", "capture", "accuracy", "bytes_per_sample",
+    "flops_per_sample", "epsilon", "delta", "epsilon_covers", "shadow_models", "queries", "sealed",
+    "train_seconds", "attack_seconds", "seed", "threads", "device", "fingerprint",
+)  # fmt: skip
+
+HEADLINE = {
+    "membership": "auc",
+    "reconstruction": "identification",
+    "inversion": "evaluator_top1",
+}
+"""The metric of each goal that the printed table shows."""
+
+SUMMARY = ("worst", "median", "best")
+"""Seats that stand for many."""

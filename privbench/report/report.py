@@ -1,0 +1,215 @@
+"""What one run leaves behind: scores with their circumstances, as report.json and as table rows."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from privbench.errors import StorageError
+from privbench.report.columns import COLUMNS, SUMMARY
+from privbench.scoring.score import Score
+
+FORMAT = 1
+"""Version of report.json; a reader refuses what it does not know."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the run was called: the choices that were composed."""
+
+    study: str = ""
+    row: str = ""
+    data: str = ""
+    model: str = ""
+    regime: str = ""
+    defense: str = ""
+    threat: str = ""
+    attack: str = ""
+    variant: str = ""
+    goal: str = ""
+
+
+@dataclass(frozen=True)
+class SeatFacts:
+    """What a seat had to go on."""
+
+    seat: str
+    column: str
+    pairs: str = ""
+    n_pairs: int = 0
+    rows_seen: int = 0
+    steps_seen: int = 0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Seats that could not be attacked, and why."""
+
+    reason: str
+    seats: int
+    column: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """How good and how dear the trained model is."""
+
+    accuracy: float | None = None  # on the non-members
+    train_accuracy: float | None = None
+    bytes_per_sample: float | None = None
+    flops_per_sample: float | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    epsilon_covers: str = ""
+    train_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Circumstances of the run itself."""
+
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    fingerprint: str = ""
+    sealed: bool = False
+    shadow_models: int | None = None
+    queries: int | None = None
+    attack_seconds: float | None = None
+    guess_hash: str = ""  # taken before the truth was opened
+    worst_column: str = ""  # column of the worst seat, where it differs from the others'
+    versions: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything about one run.
+
+    ``status``: ``ok``, ``not_applicable``, ``same_as`` or ``failed``; ``reason`` says why.
+    ``references`` are scores of methods that use the truth, never to be read as an attack's.
+    """
+
+    names: Names
+    status: str = "ok"
+    reason: str = ""
+    scores: tuple[Score, ...] = ()
+    references: tuple[Score, ...] = ()
+    seats: tuple[SeatFacts, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    target: Target = Target()
+    run: Run = Run()
+
+    def table(self) -> pd.DataFrame:
+        """One row a score (and one a refusal), with the columns of table.csv."""
+        rows = [self._score_row(score) for score in self.scores]
+        rows += [self._refusal_row(refusal) for refusal in self.refusals]
+        if not rows:
+            rows = [self._row(verdict=self.status.replace("_", " "))]
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def save(self, folder: Path) -> None:
+        """Write report.json and table.csv; a file is there whole or not at all.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, default=str)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / "table.csv", self.table().to_csv(index=False))
+            write_whole(folder / "report.json", text + "\n")
+        except OSError as cause:
+            raise StorageError(
+                f"cannot write the report into '{folder}': {cause}; expected a writable folder with "
+                "space left: choose another with out=FOLDER"
+            ) from cause
+
+    @classmethod
+    def load(cls, file: Path) -> Report:
+        """Read a report.json.
+
+        Raises:
+            StorageError: it is damaged, or of another format.
+        """
+        try:
+            facts = json.loads(file.read_text())
+            found = facts.pop("format")
+            if found != FORMAT:
+                raise StorageError(
+                    f"'{file}' has report format {found}, this privbench reads {FORMAT}: "
+                    "run it again with again=true"
+                )
+            return cls(
+                names=Names(**facts.pop("names")),
+                scores=tuple(Score(**score) for score in facts.pop("scores")),
+                references=tuple(Score(**score) for score in facts.pop("references")),
+                seats=tuple(SeatFacts(**seat) for seat in facts.pop("seats")),
+                refusals=tuple(Refusal(**refusal) for refusal in facts.pop("refusals")),
+                target=Target(**facts.pop("target")),
+                run=_run(facts.pop("run")),
+                **facts,
+            )
+        except (OSError, ValueError, TypeError, KeyError) as cause:
+            raise StorageError(
+                f"'{file}' is no whole report ({cause}): run it again with again=true"
+            ) from cause
+
+    def _score_row(self, score: Score) -> dict[str, Any]:
+        verdict = "as centralized" if self.status == "same_as" else score.verdict()
+        facts = self._facts_of(score.seat)
+        column = facts.get("column", "")
+        if score.seat == "worst" and self.run.worst_column:
+            column = self.run.worst_column
+        known = {f.name: getattr(score, f.name) for f in fields(score) if f.name in COLUMNS}
+        seats = len(self.seats)
+        return self._row(**known, **{**facts, "column": column}, seats=seats, verdict=verdict)
+
+    def _refusal_row(self, refusal: Refusal) -> dict[str, Any]:
+        return self._row(
+            status="not_applicable",
+            reason=refusal.reason,
+            seats=refusal.seats,
+            column=refusal.column,
+            verdict="not applicable",
+        )
+
+    def _facts_of(self, seat: str) -> dict[str, Any]:
+        """Facts of one seat; for worst, median and best those that all seats share."""
+        chosen = [s for s in self.seats if s.seat == seat or seat in SUMMARY]
+        shared = {}
+        for name in ("column", "pairs", "n_pairs", "rows_seen", "steps_seen"):
+            values = {getattr(facts, name) for facts in chosen}
+            shared[name] = values.pop() if len(values) == 1 else None
+        if chosen and shared["pairs"] is None:
+            shared["pairs"] = "mixed"
+        return shared
+
+    def _row(self, **known: Any) -> dict[str, Any]:
+        base = {
+            **asdict(self.names),
+            "status": self.status,
+            "reason": self.reason,
+            **asdict(self.target),
+            **{f.name: getattr(self.run, f.name) for f in fields(self.run)},
+            **known,
+        }
+        return {column: base.get(column) for column in COLUMNS}
+
+
+def _run(facts: dict[str, Any]) -> Run:
+    return Run(**{**facts, "notices": tuple(facts["notices"])})
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write beside the file first, then rename: a reader sees the old text or the new one."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(file)

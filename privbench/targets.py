@@ -1,0 +1,93 @@
+"""Targets: trained once, stored, opened again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from privbench.contract import Net, Samples, Topology, child_rng
+from privbench.data.splits import Opened
+from privbench.plan import Plan
+from privbench.regimes.base import Trained
+from privbench.report.report import Target
+from privbench.store import Store
+from privbench.wire import codec
+from privbench.wire.tap import Recorder
+from privbench.wire.transcript import Transcript
+from privbench.wire.wire import Wire
+
+
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """A target that can be attacked: what was trained, what was recorded, how good it is."""
+
+    trained: Trained
+    transcript: Transcript
+    quality: Target
+
+    @property
+    def topology(self) -> Topology:
+        """Who took part."""
+        return self.trained.topology
+
+
+def target_of(plan: Plan, opened: Opened, store: Store) -> Opening:
+    """Load the target with the plan's fingerprint, or train it; the truth learns its batches."""
+    made = store.get_or_make(
+        "targets", plan.target_print(opened.digest), lambda folder: _make(plan, opened, folder)
+    )
+    trained, quality = codec.load(made / "trained")
+    opened.truth.load(made / "truth")
+    return Opening(Trained(*trained), Transcript(made / "transcript"), Target(*quality))
+
+
+def _make(plan: Plan, opened: Opened, folder: Path) -> None:
+    (folder / "transcript").mkdir()
+    rng = torch.Generator().manual_seed(plan.seed)
+    tap = Recorder(folder / "transcript", plan.capture)
+    actor = plan.attack.actor() if plan.attack.actor else None
+    wire = Wire((tap,), plan.defenses, actor, child_rng(rng, "wire"))
+    started = time.perf_counter()
+    trained = plan.regime.train(plan.model, opened.population, wire, rng, plan.device)
+    seconds = time.perf_counter() - started
+    tap.close()
+    opened.truth.save(folder / "truth")
+    quality = _quality(trained, opened, plan.device, seconds)
+    parts = (trained.net, trained.recipe, trained.trainer, trained.topology)
+    costs = (trained.bytes_per_sample, trained.flops_per_sample, trained.privacy)
+    codec.save(((*parts, *costs), quality), folder / "trained")
+
+
+def _quality(
+    trained: Trained, opened: Opened, device: str, seconds: float
+) -> tuple[float | str | None, ...]:
+    """The fields of ``Target``, in order."""
+    privacy = trained.privacy
+    people = opened.population
+    return (
+        accuracy(trained.net, people.held_out, device),
+        accuracy(trained.net, people.train, device),
+        trained.bytes_per_sample,
+        trained.flops_per_sample,
+        privacy.epsilon if privacy else None,
+        privacy.delta if privacy else None,
+        privacy.covers if privacy else "",
+        seconds,
+    )
+
+
+def accuracy(net: Net, samples: Samples, device: str = "cpu") -> float | None:
+    """Share of records whose label the network gives; None without labels."""
+    if samples.y is None or not len(samples):
+        return None
+    with torch.no_grad():
+        guess = net.module().to(device)(samples.x.to(device)).argmax(dim=1).cpu()
+    return float((guess == samples.y).double().mean())
+
+
+def without_weights(net: Net) -> Net:
+    """The architecture alone."""
+    return replace(net, weights=None)

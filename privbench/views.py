@@ -1,0 +1,177 @@
+"""Cuts views from a transcript: what a seat saw, held and owned, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from privbench.contract import (
+    Attack,
+    Message,
+    Own,
+    Pairs,
+    Public,
+    Samples,
+    Seat,
+    Threat,
+    Topology,
+    View,
+    Weights,
+)
+from privbench.wire.transcript import Transcript
+
+Rows = Int64[Tensor, "n 2"]
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What the harness adds to a seat's view, each asked for by the rows concerned.
+
+    Args:
+        public: everything that may be granted; a seat gets the fields of its grants.
+        own: the samples behind rows that the seat owns.
+        victims: which of the rows that a seat saw are to be attacked, given its owner numbers.
+        pairs: answers of an activation oracle for some steps.
+        device: where the attack computes.
+    """
+
+    public: Public
+    own: Callable[[Rows], Samples]
+    victims: Callable[[Rows, frozenset[int]], Rows]
+    pairs: Callable[[Sequence[int]], tuple[Pairs, ...]]
+    device: str = "cpu"
+
+
+def views_of(
+    transcript: Transcript,
+    topology: Topology,
+    threat: Threat,
+    seats: Iterable[Seat],
+    attack: Attack,
+    facts: Facts,
+) -> list[View]:
+    """One view a seat.
+
+    Args:
+        topology: the transcript's, as this run declares it (encryption is declared here).
+        seats: those of ``threat`` that the attack can use.
+        attack: victims are rows of the messages that it reads.
+    """
+    steps = threat.looks_at(transcript.steps, topology.steps_per_epoch)
+    held = [step for step in steps if step in transcript.steps_with_state]
+    states = {step: transcript.state(step) or {} for step in held}
+    views = []
+    for seat in seats:
+        kinds = () if _blinded(seat, topology) else threat.kinds
+        messages = tuple(transcript.seen_by(seat, steps, kinds))
+        owned = _numbers(seat, topology)
+        rows = rows_of(messages, attack.reads)
+        views.append(
+            View(
+                seat=seat,
+                topology=topology,
+                victims=facts.victims(rows, owned),
+                messages=messages,
+                weights=tuple(_weights(seat, topology, states, transcript.owners)),
+                own=_own(seat, owned, steps, transcript, facts),
+                pairs=facts.pairs(steps) if seat.pairs == "query" else (),
+                public=_granted(seat, facts.public),
+                budget=threat.budget,
+                device=facts.device,
+            )
+        )
+    return views
+
+
+def rows_of(messages: Iterable[Message], kinds: Sequence[str]) -> Rows:
+    """Every row that these messages name, once, sorted by step and index."""
+    named = [
+        torch.stack([torch.full_like(message.rows, message.step), message.rows], dim=1)
+        for message in messages
+        if message.kind in kinds and len(message.rows)
+    ]
+    if not named:
+        return torch.empty(0, 2, dtype=torch.int64)
+    return torch.unique(torch.cat(named), dim=0)
+
+
+def _blinded(seat: Seat, topology: Topology) -> bool:
+    """An eavesdropper on an encrypted wire reads nothing."""
+    return topology.encrypted and not seat.parties
+
+
+def _numbers(seat: Seat, topology: Topology) -> frozenset[int]:
+    """The seat's own places among the owners of samples."""
+    return frozenset(i for i, owner in enumerate(topology.owners) if owner in seat.parties)
+
+
+def _granted(seat: Seat, public: Public) -> Public:
+    grants = seat.grants
+    return Public(
+        candidates=public.candidates if "candidates" in grants else None,
+        auxiliary=public.auxiliary if "auxiliary" in grants else None,
+        recipe=public.recipe if "recipe" in grants else None,
+        trainer=public.trainer if "recipe" in grants else None,
+        net=public.net if grants & {"released_weights", "stale_weights"} else None,
+    )
+
+
+def _own(
+    seat: Seat, owned: frozenset[int], steps: Sequence[int], transcript: Transcript, facts: Facts
+) -> Own | None:
+    if "own_samples" not in seat.grants or not owned:
+        return None
+    mine = torch.tensor(sorted(owned))
+    found = []
+    for step in steps:
+        index = torch.isin(transcript.owners[step], mine).nonzero().flatten()
+        found.append(torch.stack([torch.full_like(index, step), index], dim=1))
+    rows = torch.cat(found) if found else torch.empty(0, 2, dtype=torch.int64)
+    return Own(rows, facts.own(rows))
+
+
+def _weights(
+    seat: Seat,
+    topology: Topology,
+    states: dict[int, dict[str, Tensor]],
+    owners: dict[int, Tensor],
+) -> Iterable[Weights]:
+    """The parameters that the seat holds, step by step, oldest first."""
+    owned = torch.tensor(sorted(_numbers(seat, topology)), dtype=torch.int64)
+    for step, state in states.items():
+        public = step == 0 and "initial_weights" in seat.grants
+        if "model_weights" in seat.grants or public:
+            yield Weights(step, "", None, state)
+            continue
+        took_part = bool(torch.isin(owners[step], owned).any())
+        if took_part or seat.everything or "coordinator" in seat.parties:
+            yield from _broadcast(topology, step, state)
+        if "own_weights" in seat.grants:
+            yield from _slices(seat, topology, step, state)
+
+
+def _broadcast(topology: Topology, step: int, state: dict[str, Tensor]) -> Iterable[Weights]:
+    """Stem and tail, as the owners of a batch receive them."""
+    for layer in topology.layers:
+        if layer.place in ("stem", "tail") and "coordinator" in topology.parties:
+            yield Weights(step, layer.name, None, {name: state[name] for name in layer.parameters})
+
+
+def _slices(
+    seat: Seat, topology: Topology, step: int, state: dict[str, Tensor]
+) -> Iterable[Weights]:
+    """The rows (or, under input tiling, columns) of each layer that the seat hosts."""
+    for piece in topology.slices:
+        if piece.party not in seat.parties:
+            continue
+        tensors = {name: state[name] for name in topology.layer(piece.layer).parameters}
+        units = torch.tensor(piece.units)
+        if piece.side == "output":
+            tensors = {name: tensor[units] for name, tensor in tensors.items()}
+        else:
+            tensors = {n: t[:, units] for n, t in tensors.items() if t.ndim > 1}
+        yield Weights(step, piece.layer, piece.units, tensors)
