@@ -1,0 +1,127 @@
+"""A study on disk and on the screen: its rows while they run, its table at the end."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from privbench.errors import StorageError
+from privbench.report.folder import table_of, write_table
+from privbench.report.printed import print_table
+from privbench.report.report import Report
+
+
+def study_folder(out: Path, study: str) -> Path:
+    """Where the table of a study lies."""
+    return out / "studies" / (study or "sweep")
+
+
+def save_row(report: Report, out: Path, position: int) -> None:
+    """Keep a row's report beside the others of its study, failed ones too."""
+    name = re.sub(r"[^\w.-]+", "-", report.names.row or "row")[:80]
+    report.save(study_folder(out, report.names.study) / "rows" / f"{position:04d}-{name}")
+
+
+def rows_of(out: Path, study: str) -> tuple[Report, ...]:
+    """The reports of a study's last launch, in the table's order."""
+    files = sorted((study_folder(out, study) / "rows").glob("*/report.json"))
+    return tuple(Report.load(file) for file in files)
+
+
+class StudyTable:
+    """Called by the sweeper: shows progress, and writes the table when all rows are done.
+
+    Args:
+        out: folder of all runs.
+        study: the study's name; empty for a plain sweep.
+        jobs: number of rows that will run, 0 = not known.
+    """
+
+    def __init__(self, out: str, study: str = "", jobs: int = 0) -> None:
+        self.out = Path(out)
+        self.study = study
+        self.jobs = jobs
+        self._console = Console(stderr=True)
+        self._progress: Progress | None = None
+        self._done = 0
+        self._since = 0.0
+
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
+        """Forget the copies of an earlier launch (their runs stay) and show the bar."""
+        rows = study_folder(self.out, self.study) / "rows"
+        for file in rows.glob("*/*"):
+            file.unlink()
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("time left"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._progress.start()
+            self._progress.add_task("starting", total=self.jobs or None)
+
+    def on_job_start(self, config: Any, **_: Any) -> None:
+        """Name the row that runs."""
+        self._since = time.perf_counter()
+        if self._progress:
+            self._progress.update(self._progress.task_ids[0], description=_title(config))
+
+    def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
+        """One row more."""
+        self._done += 1
+        if self._progress:
+            self._progress.advance(self._progress.task_ids[0])
+        else:
+            seconds = time.perf_counter() - self._since
+            of = f"/{self.jobs}" if self.jobs else ""
+            self._console.print(
+                f"[{self._done}{of}] {_title(config)} {seconds:.1f} s", markup=False, highlight=False
+            )
+
+    def on_multirun_end(self, config: Any, **_: Any) -> None:
+        """Write table.csv."""
+        if self._progress:
+            self._progress.stop()
+        finish(self.out, self.study)
+
+    def on_run_start(self, config: Any, **_: Any) -> None:
+        """A single run: nothing to do."""
+
+    def on_run_end(self, config: Any, **_: Any) -> None:
+        """A single run: nothing to do."""
+
+
+def finish(out: Path, study: str) -> None:
+    """Write a study's table.csv, or say why not."""
+    reports = rows_of(out, study)
+    if not reports:
+        raise StorageError(f"study={study} left no row in '{study_folder(out, study)}'")
+    write_table(reports, study_folder(out, study) / "table.csv")
+
+
+def show(out: Path, study: str, console: Console) -> int:
+    """Print a study's table and where it lies; the number of failed rows."""
+    reports = rows_of(out, study)
+    print_table(table_of(reports), console, f"{study}: how much each seat learns")
+    failed = sum(report.status == "failed" for report in reports)
+    if failed:
+        console.print(f"{failed} of {len(reports)} rows failed; their reasons stand in the table.")
+    console.print(f"Every score: {study_folder(out, study) / 'table.csv'}", soft_wrap=True)
+    return failed
+
+
+def _title(config: Any) -> str:
+    """What a row is called while it runs."""
+    for key in ("row_name", "row"):
+        name = config.get(key)
+        if name:
+            return str(name)
+    return "run"
