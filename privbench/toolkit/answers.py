@@ -1,0 +1,44 @@
+"""What the released model says of some inputs, by its weights or by asking it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from privbench.contract import View
+from privbench.errors import NotApplicable
+from privbench.toolkit.densities import FLOOR
+
+ROWS = 4096  # inputs in one forward pass: bounds memory, whatever the number of candidates
+
+
+def log_probabilities(
+    view: View, x: Float[Tensor, "n ..."]
+) -> Float[Tensor, "n classes"]:
+    """Log-probabilities of every class: from the released weights if held, else from the oracle.
+
+    Returns:
+        float64 on the CPU, not below ``FLOOR``: an oracle's zero is a number too small for float32.
+
+    Raises:
+        NotApplicable: the seat has neither, or its oracle answers labels alone.
+        AttackError: the budget of queries ends before the inputs do.
+    """
+    if view.public.net is not None:
+        module = view.public.net.module().to(view.device)
+        with torch.no_grad():
+            parts = [module(part.to(view.device)).double() for part in x.split(ROWS)]
+        return torch.cat(parts).log_softmax(-1).clamp(min=FLOOR).cpu()
+    if view.oracle is None:
+        raise NotApplicable(
+            "the attack asks the released model, and this seat holds neither its weights nor an "
+            "oracle; choose threat=released or threat=api"
+        )
+    answers = view.oracle(x)
+    if answers.ndim != 2:
+        raise NotApplicable(
+            "the attack needs probabilities of every class, the oracle answers labels; choose "
+            "threat.answers=probabilities"
+        )
+    return answers.double().cpu().log().clamp(min=FLOOR)

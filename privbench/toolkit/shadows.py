@@ -1,0 +1,137 @@
+"""Shadow models: models like the target, trained by its own recipe on records that we choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from privbench.contract import Fit, Fitted, Knowledge, Net, Recipe, Samples, child_rng, load_name
+from privbench.errors import NotApplicable, UsageError
+from privbench.toolkit.stacked import Stacked, stackable, train_stacked
+
+PAIRINGS = ("complementary", "auxiliary")
+_PARAM = "param:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowModels(Fit):
+    """Models trained on random halves of a pool; ``knowledge.budget.shadow_models`` of them.
+
+    Models 2i and 2i+1 are trained on complementary halves, so that every record is in exactly half
+    of an even number of models (Carlini et al., "Membership Inference Attacks From First
+    Principles", 2022, https://arxiv.org/abs/2112.03570, section VI; there the halves of different
+    models are balanced over all models together).
+
+    Args:
+        pairing: ``complementary``, halves of the candidates; ``auxiliary``, halves of the auxiliary
+            records, so that every candidate is out of every model.
+
+    The result holds ``member`` ``(models, pool)`` and ``param:<name>`` ``(models, ...)``, and the
+    facts ``models``, ``records`` (of one model), ``pairing`` and ``signature`` of the recipe.
+    """
+
+    pairing: str = "complementary"
+
+    def fit(self, knowledge: Knowledge, rng: torch.Generator) -> Fitted:
+        """Train the models: together where the recipe allows, else one after another.
+
+        Raises:
+            UsageError: unknown pairing, or a number of models that is odd or below 2.
+            NotApplicable: pool, recipe or trainer are not granted.
+            TrainingError: a model got NaN.
+        """
+        models, public = knowledge.budget.shadow_models, knowledge.public
+        if self.pairing not in PAIRINGS:
+            raise UsageError(
+                f"pairing='{self.pairing}' is unknown; expected one of {', '.join(PAIRINGS)}"
+            )
+        if models < 2 or models % 2:
+            raise UsageError(
+                f"threat.budget.shadow_models={models}; halves come in pairs: expected an even "
+                "number of at least 2, for example threat.budget.shadow_models=16"
+            )
+        pool = public.candidates if self.pairing == "complementary" else public.auxiliary
+        if pool is None or pool.y is None or public.recipe is None or public.trainer is None:
+            raise NotApplicable(
+                "shadow models need labelled "
+                f"{'candidates' if self.pairing == 'complementary' else 'auxiliary records'} and "
+                "the target's recipe; this seat is not granted them: choose threat=released"
+            )
+        member = complementary_halves(models, len(pool), child_rng(rng, "halves"))
+        rngs = [child_rng(rng, "model", i) for i in range(models)]
+        recipe, trainer = public.recipe, public.trainer
+        if stackable(recipe, trainer, pool.x.shape[1:]):
+            stacked = train_stacked(recipe, pool, member, rngs, knowledge.device)
+        else:
+            stacked = _one_by_one(recipe, trainer, pool.to(knowledge.device), member, rngs)
+        return Fitted(
+            {"member": member} | {_PARAM + k: v for k, v in stacked.tensors.items()},
+            {
+                "models": models,
+                "records": int(member[0].sum()),
+                "pairing": self.pairing,
+                "signature": recipe.signature,
+            },
+        )
+
+
+def complementary_halves(
+    models: int, records: int, rng: torch.Generator
+) -> Bool[Tensor, "models records"]:
+    """Who is in which model: an even number of ``models``, 2i and 2i+1 in opposite halves."""
+    member = torch.zeros(models, records, dtype=torch.bool)
+    for first in range(0, models, 2):
+        member[first, torch.randperm(records, generator=rng)[: records // 2]] = True
+        member[first + 1] = ~member[first]
+    return member
+
+
+def shadow_logits(
+    fitted: Fitted, net: Net, x: Float[Tensor, "n ..."]
+) -> Float[Tensor, "models n classes"]:
+    """The answers of every shadow model to the same inputs, in eval mode, on the device of ``x``.
+
+    Args:
+        fitted: from ``ShadowModels``.
+        net: the architecture (its weights do not matter).
+    """
+    module = Net(net.spec).module().to(x.device)
+    named = {k.removeprefix(_PARAM): v for k, v in fitted.tensors.items() if k.startswith(_PARAM)}
+    models = len(fitted.tensors["member"])
+    answers = []
+    with torch.no_grad():
+        for model in range(models):
+            state = {name: tensor[model].to(x.device) for name, tensor in named.items()}
+            answers.append(torch.func.functional_call(module, state, (x,)))
+    return torch.stack(answers)
+
+
+def check_recipe(fitted: Fitted, recipe: Recipe | None) -> None:
+    """Refuse shadow models of another recipe than the target's.
+
+    Raises:
+        UsageError: signatures differ.
+    """
+    ours, theirs = fitted.facts.get("signature"), None if recipe is None else recipe.signature
+    if ours != theirs:
+        raise UsageError(
+            f"the shadow models follow recipe {ours}, the target was trained by recipe {theirs}; "
+            "expected one signature: train the shadow models anew (again=true)"
+        )
+
+
+def _one_by_one(
+    recipe: Recipe,
+    trainer: str,
+    pool: Samples,
+    member: Bool[Tensor, "models n"],
+    rngs: list[torch.Generator],
+) -> Stacked:
+    """The road for every recipe that cannot be stacked: the target's own trainer, called again."""
+    train = load_name(trainer)
+    nets = [train(recipe, pool[mine], rng) for mine, rng in zip(member, rngs, strict=True)]
+    states = [net.weights or {} for net in nets]
+    return Stacked({name: torch.stack([s[name] for s in states]) for name in states[0]})
