@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 
@@ -16,8 +17,11 @@ from privbench.contract import (
     Recipe,
     Spec,
     Topology,
+    spec_of,
+    steps_per_epoch,
 )
 from privbench.data.population import Population
+from privbench.errors import UsageError
 from privbench.wire.wire import Wire
 
 
@@ -43,19 +47,47 @@ class Regime(ABC):
     """A training protocol. Subclasses add their own settings.
 
     Args:
-        optimizer: import name and arguments of a torch optimiser.
+        lr: learning rate.
+        optimizer: import name of a torch optimiser.
+        optimizer_args: its other arguments, for example ``{"momentum": 0.9}``.
         epochs: passes over the private records.
-        batch: records a step.
+        batch: records a step (the expected number under a learning defense).
         learning: DP-SGD or the like; None = plain.
+
+    ``trainer`` is the import name of the function that trains a shadow of its models.
     """
 
     name: ClassVar[str]
-    topology_of_members: ClassVar[bool] = True
+    trainer: ClassVar[str] = "privbench.regimes.training.train"
 
-    optimizer: Spec = field(default_factory=lambda: Spec("torch.optim.SGD", {"lr": 0.3}))
-    epochs: int = 60
-    batch: int = 32
+    lr: float = 0.3  # plain SGD; the digits MLP learns its 600 records by heart in 40 epochs
+    optimizer: str = "torch.optim.SGD"  # without momentum: differences of weights are gradients
+    optimizer_args: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 40  # passes
+    batch: int = 32  # records
     learning: LearningDefense | None = None
+
+    def recipe(self, net: Net, records: int) -> Recipe:
+        """How this regime trains ``net`` on that many records, as data.
+
+        Raises:
+            UsageError: a setting is out of range.
+            TrainingError: the learning defense cannot reach what is asked of it.
+        """
+        self._check()
+        spec = Spec(self.optimizer, {"lr": self.lr, **self.optimizer_args})
+        recipe = Recipe(net=net, optimizer=spec, epochs=self.epochs, batch=self.batch)
+        if self.learning is None:
+            return recipe
+        steps = self.epochs * steps_per_epoch(recipe, records)
+        return private(recipe, self.learning, records, steps)
+
+    def _check(self) -> None:
+        """Refuse settings that train nothing."""
+        for name in ("lr", "epochs", "batch"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise UsageError(f"regime.{name}={value}; expected a number above 0")
 
     @abstractmethod
     def train(
@@ -67,6 +99,7 @@ class Regime(ABC):
         ``child_rng(rng, "batches")``, so that regimes with equal batches have equal ones.
 
         Raises:
+            UsageError: a setting is out of range.
             TrainingError: NaN, or a privacy budget out of reach.
             BudgetError: no slicing fits the devices.
         """
@@ -80,3 +113,19 @@ class Regime(ABC):
     ) -> tuple[Pairs, ...]:
         """Answers of an activation oracle at the given steps (``pairs=query``); empty = none."""
         return ()
+
+
+def private(recipe: Recipe, learning: LearningDefense, records: int, steps: int) -> Recipe:
+    """The same recipe under a learning defense, resolved for that many records and steps.
+
+    Batches are drawn by Poisson sampling, on which the privacy accounting rests.
+    """
+    resolved = learning.resolved(records, recipe.batch, steps)
+    return replace(
+        recipe, learning=spec_of(resolved), mechanism=resolved.mechanism(), sampling="poisson"
+    )
+
+
+def privacy_of(recipe: Recipe) -> PrivacyCost | None:
+    """The guarantee that a recipe's learning defense gives; None = none."""
+    return None if recipe.learning is None else recipe.learning.build().cost()
