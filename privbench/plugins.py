@@ -35,12 +35,14 @@ class Choice:
     path: Path
 
     def summary(self) -> str:
-        """One line about it: its first comment, else the first line of its class's docstring."""
+        """One line about it: its first comment, else the first sentence of its class's docstring."""
         lines = self.path.read_text(encoding="utf-8").splitlines()
         for line in lines:
             if line.startswith("#") and not line.startswith("# @package"):
                 return line.lstrip("# ").strip()
-        target = next((ln.partition(":")[2].strip() for ln in lines if ln.startswith("_target_:")), "")
+        target = next(
+            (ln.partition(":")[2].strip() for ln in lines if ln.startswith("_target_:")), ""
+        )
         return _docstring(target)
 
 
@@ -50,7 +52,9 @@ def sources() -> tuple[EntryPoint, ...]:
     Raises:
         UsageError: none is announced, because this checkout was never installed.
     """
-    found = sorted(entry_points(group=GROUP), key=lambda e: (e.value != GROUP, e.value, _provider(e)))
+    found = sorted(
+        entry_points(group=GROUP), key=lambda e: (e.value != GROUP, e.value, _provider(e))
+    )
     if not any(entry.value == GROUP for entry in found):
         raise UsageError(
             f"privbench is not installed in {sys.prefix} (no entry point '{GROUP}'): run "
@@ -155,7 +159,9 @@ def _not_hidden() -> None:
                 f"privbench's own package '{package}' cannot be found; expected it beside "
                 f"{home / 'privbench'}; install privbench again"
             )
-        folder = Path(next(iter(spec.submodule_search_locations or ()), spec.origin or "")).resolve()
+        folder = Path(
+            next(iter(spec.submodule_search_locations or ()), spec.origin or "")
+        ).resolve()
         if folder.parent != home:
             raise NameClash(
                 f"{folder} hides privbench's own package '{package}', expected in {home}; rename "
@@ -164,7 +170,7 @@ def _not_hidden() -> None:
 
 
 def _docstring(target: str) -> str:
-    """First line of a class's docstring, read from its source."""
+    """First sentence of a class's docstring, read from its source."""
     module, _, name = target.rpartition(".")
     spec = locate(module) if module else None
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
@@ -172,5 +178,6 @@ def _docstring(target: str) -> str:
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
+            paragraph = " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split())
+            return paragraph.partition(". ")[0].removesuffix(".").replace("``", "")
     return ""

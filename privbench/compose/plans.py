@@ -1,0 +1,179 @@
+"""A composed configuration to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from privbench.compose.building import build, build_as
+from privbench.compose.plainly import plain_errors
+from privbench.contract import Attack, LearningDefense, MessageDefense, Net, Spec, Threat
+from privbench.data.source import DataSource
+from privbench.errors import UsageError
+from privbench.plan import Plan
+from privbench.regimes.base import Regime
+from privbench.report.report import Names
+
+OUTSIDE = ("hydra", "out", "again", "debug", "row", "study", "crowd", "slicer", "tiling")
+"""Keys that do not belong to what a run is: paths and names, and what a regime has taken in."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Python objects that stand in for words. ``private`` names a class that only this process has."""
+
+    model: Net | None = None
+    data: DataSource | None = None
+    private: str = ""
+
+
+def plan_of(config: DictConfig, choices: Mapping[str, Any], given: Given) -> Plan:
+    """A plan from a composed configuration.
+
+    Args:
+        config: composed; interpolations are resolved here.
+        choices: which option each group has.
+        given: Python objects that take the place of ``data`` and ``model``.
+
+    Raises:
+        UsageError, PluginError: a setting or class is wrong.
+    """
+    plain = _plain(config)
+    regime = build_as(Regime, plain["regime"], "regime")
+    regime, defenses = _defended(regime, plain.get("defense") or {})
+    attack = build_as(Attack, plain["attack"], "attack")
+    capture = {"_target_": "privbench.wire.tap.Capture", **plain["capture"]}
+    return Plan(
+        names=_names(plain, choices, attack.goal, given),
+        data=given.data or build_as(DataSource, plain["data"], "data"),
+        model=given.model or _network(plain["model"]),
+        regime=regime,
+        threat=build_as(Threat, plain["threat"], "threat"),
+        attack=attack,
+        defenses=defenses,
+        capture=build(capture, "capture"),
+        seed=_whole(plain, "seed", 0),
+        victims=_whole(plain, "victims", 1),
+        encrypted=_switch(plain, "encrypted"),
+        threads=_whole(plain, "threads", 1),
+        device=_device(str(plain["device"])),
+        seal="inline" if given.private else _among(plain, "seal", ("process", "inline")),
+        out=Path(str(plain["out"])),
+        again=_switch(plain, "again"),
+        debug=_switch(plain, "debug"),
+        config=OmegaConf.to_yaml({k: v for k, v in plain.items() if k not in OUTSIDE}),
+        private_name=given.private,
+    )
+
+
+def _network(settings: Mapping[str, Any]) -> Net:
+    """A network as data; it is imported and built here once, so that a wrong name fails early."""
+    arguments = {key: value for key, value in settings.items() if key != "_target_"}
+    net = Net(Spec(settings["_target_"], arguments))
+    build(settings, "model")
+    return net
+
+
+def _defended(
+    regime: Regime, chosen: Mapping[str, Any]
+) -> tuple[Regime, tuple[MessageDefense, ...]]:
+    """The regime with its learning defense, and the message defenses in their order."""
+    messages = []
+    for name, settings in chosen.items():
+        where = f"defense.{name}"
+        if not isinstance(settings, Mapping) or "_target_" not in settings:
+            raise UsageError(f"{where} has settings but is not chosen; add it: defense=[{name}]")
+        made = build(settings, where)
+        if isinstance(made, MessageDefense):
+            messages.append(made)
+        elif not isinstance(made, LearningDefense):
+            raise UsageError(f"{where}: {type(made).__name__} is no defense of privbench.contract")
+        elif regime.learning is not None:
+            raise UsageError(
+                f"two learning defenses at once: {type(regime.learning).__name__} (from the regime) "
+                f"and {type(made).__name__} (defense={name}); choose one"
+            )
+        else:
+            regime = replace(regime, learning=made)
+    return regime, tuple(messages)
+
+
+def _names(plain: Mapping[str, Any], choices: Mapping[str, Any], goal: str, given: Given) -> Names:
+    """What the run is called in tables."""
+    model, data = str(choices["model"]), str(choices["data"])
+    if given.model or model == "own":
+        target = given.model.spec.target if given.model else str(plain["model"]["_target_"])
+        model = target.rpartition(".")[2]
+    return Names(
+        study=str(plain["study"]),
+        row=str(plain["row"]),
+        data=type(given.data).__name__.lower() if given.data else data,
+        model=model,
+        regime=_regime(choices, str(plain["variant"])),
+        defense="+".join(plain.get("defense") or {}),
+        threat=str(choices["threat"]),
+        attack=str(choices["attack"]),
+        variant=str(plain["variant"]),
+        goal=goal,
+    )
+
+
+def _regime(choices: Mapping[str, Any], variant: str) -> str:
+    """Name of the regime; ``fedavg_one_sample`` in a row of variant ``one_sample`` is ``fedavg``."""
+    name = str(choices["regime"])
+    return name.removesuffix(f"_{variant}") if variant else name
+
+
+def bare_names(config: DictConfig, choices: Mapping[str, Any]) -> Names:
+    """Names of a row whose plan could not be made."""
+    names = {key: str(choices[key]) for key in ("data", "model", "threat", "attack")}
+    names["regime"] = _regime(choices, str(config.variant))
+    defense = "+".join(config.get("defense") or {})
+    own = {key: str(config[key]) for key in ("study", "row", "variant")}
+    return Names(**names, **own, defense=defense)
+
+
+def _device(wanted: str) -> str:
+    """``cpu`` or ``cuda``."""
+    there = torch.cuda.is_available()
+    if wanted == "auto":
+        return "cuda" if there else "cpu"
+    if wanted not in ("cpu", "cuda"):
+        raise UsageError(f"device={wanted}; expected auto, cpu or cuda")
+    if wanted == "cuda" and not there:
+        raise UsageError("device=cuda, but torch finds no CUDA device here; use device=auto or cpu")
+    return wanted
+
+
+def _whole(plain: Mapping[str, Any], key: str, least: int) -> int:
+    value = plain[key]
+    if type(value) is not int or value < least:
+        raise UsageError(f"{key}={value}; expected a whole number, at least {least}")
+    return value
+
+
+def _switch(plain: Mapping[str, Any], key: str) -> bool:
+    if not isinstance(plain[key], bool):
+        raise UsageError(f"{key}={plain[key]}; expected true or false")
+    return bool(plain[key])
+
+
+def _among(plain: Mapping[str, Any], key: str, known: Sequence[str]) -> str:
+    if plain[key] not in known:
+        raise UsageError(f"{key}={plain[key]}; expected {' or '.join(known)}")
+    return str(plain[key])
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """Resolved, without Hydra's own part."""
+    with plain_errors():
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        found = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    if not isinstance(found, dict):
+        raise UsageError(f"run.yaml must hold keys and values, got {type(found).__name__}")
+    return {str(key): value for key, value in found.items()}
