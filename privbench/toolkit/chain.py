@@ -119,7 +119,8 @@ def slope(
         return torch.ops.aten.sigmoid_backward(delta, after)
     with torch.enable_grad():
         leaf = before.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(activation(leaf), leaf, delta)
+        # cloned, since an activation that works in place must not overwrite what it is given
+        (gradient,) = torch.autograd.grad(activation(leaf.clone()), leaf, delta)
     return gradient
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from privbench.toolkit.chain import Link, keeps_input, slope
 
-LANES = 64  # the parameter buffer is padded to whole vectors, so that no element is a remainder
+LANES = 16  # floats in 64 bytes: every tensor starts at such a boundary, and none leaves a remainder
 
 
 class Copies:
@@ -31,18 +31,17 @@ class Copies:
         self.links = tuple(links)
         self.names = [name for link in links for name in (link.weight, link.bias) if name]
         shapes = {name: (len(states), *states[0][name].shape) for name in self.names}
-        total = sum(torch.Size(shape).numel() for shape in shapes.values())
-        padded = -(-total // LANES) * LANES
-        self.flat = nn.Parameter(torch.zeros(padded, device=device))
-        self.flat.grad = torch.zeros(padded, device=device)
+        sizes = [torch.Size(shape).numel() for shape in shapes.values()]
+        total = sum(-(-size // LANES) * LANES for size in sizes)
+        self.flat = nn.Parameter(torch.zeros(total, device=device))
+        self.flat.grad = torch.zeros(total, device=device)
         self.tensors: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
         start = 0
-        for name, shape in shapes.items():
-            end = start + torch.Size(shape).numel()
-            self.tensors[name] = self.flat.detach()[start:end].view(shape)
-            self.gradients[name] = self.flat.grad[start:end].view(shape)
-            start = end
+        for (name, shape), size in zip(shapes.items(), sizes, strict=True):
+            self.tensors[name] = self.flat.detach()[start : start + size].view(shape)
+            self.gradients[name] = self.flat.grad[start : start + size].view(shape)
+            start += -(-size // LANES) * LANES
         self.load(states)
 
     def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
@@ -132,7 +131,7 @@ def _activated(activation: nn.Module | None, z: Tensor) -> Tensor:
     if isinstance(activation, nn.ReLU):
         return z.relu_()
     if keeps_input(activation):
-        return activation(z.clone())  # an in-place activation must not overwrite its input
+        return activation(z.clone())  # it may work in place
     return activation(z)
 
 

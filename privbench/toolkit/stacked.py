@@ -1,6 +1,8 @@
 """Many models of one recipe trained together: parameters stacked, matrix products batched.
 
-A model's bits depend on its own generator and records, not on how many are trained beside it.
+A model depends on its own generator and records, not on how many are trained beside it: to the last
+bit where layer widths keep every matrix on a 64-byte boundary (as 64-128-64-32-10 does), else to
+rounding, because matrix products round differently off it.
 """
 
 from __future__ import annotations
