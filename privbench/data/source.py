@@ -1,0 +1,154 @@
+"""Where records come from, and what every data set must keep."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from privbench.contract import Samples
+from privbench.errors import DataError
+
+PARTS = ("member", "non_member", "auxiliary", "evaluator")
+"""Names of the parts that a record can be told to belong to; their numbers are 0, 1, 2, 3."""
+
+SPLITS = ("thirds", "halves", "official", "given")
+"""Ways to split: by seed into four parts or two, or as the data set or the user says."""
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """All records of a data set.
+
+    Args:
+        samples: inputs ``(n, *shape)`` float32 in [0, 1], labels ``(n,)`` from 0 to k - 1.
+        parts: number in ``PARTS`` of each record, where the data set says; else None.
+    """
+
+    samples: Samples
+    parts: Int64[Tensor, " n"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource(ABC):
+    """A data set. Subclasses are frozen dataclasses; the same fields give the same records.
+
+    Args:
+        split: one of ``SPLITS``.
+    """
+
+    name: ClassVar[str]
+
+    split: str = "thirds"
+
+    @abstractmethod
+    def load(self) -> Records:
+        """Every record, in the data set's own order.
+
+        Raises:
+            DataError: the data cannot be used; the message says how to mend them.
+        """
+
+
+def checked(x: object, y: object, parts: object = None) -> Records:
+    """Arrays or tensors as records, scaled.
+
+    Args:
+        x: ``(n, *shape)``; real numbers in [0, 1], booleans, or integers from 0 to 255 (divided by
+            255).
+        y: ``(n,)`` integers; every label from 0 to k - 1 occurs, k at least 2.
+        parts: ``(n,)`` numbers or names of ``PARTS``, or None.
+
+    Raises:
+        DataError: anything else; the message says what was expected, what came, what to type.
+    """
+    inputs, labels = _array("x", x), _array("y", y)
+    if inputs.ndim < 2 or labels.ndim != 1 or len(inputs) != len(labels):
+        raise DataError(
+            "expected x of shape (n, ...) and y of shape (n,); got "
+            f"x {inputs.shape} and y {labels.shape}"
+            + ("; one-hot labels become numbers by y.argmax(axis=1)" if labels.ndim == 2 else "")
+            + ("; reshape plain vectors by x.reshape(len(y), -1)" if inputs.ndim == 1 else "")
+        )
+    if not len(inputs):
+        raise DataError("expected records; x and y are empty")
+    samples = Samples(_scaled(inputs), _labels(labels))
+    return Records(samples, None if parts is None else _parts(_array("split", parts), len(labels)))
+
+
+def digest(records: Records) -> str:
+    """Hash of every byte of the records: 16 hexadecimal digits."""
+    whole = hashlib.sha256()
+    for tensor in (records.samples.x, records.samples.y, records.parts):
+        if tensor is None:
+            whole.update(b"none")
+            continue
+        whole.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        whole.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+    return whole.hexdigest()[:16]
+
+
+def _array(what: str, values: object) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    array = np.asarray(values)
+    if array.dtype == object:
+        raise DataError(f"{what} holds Python objects; expected an array of numbers of equal shape")
+    return array
+
+
+def _scaled(x: np.ndarray) -> Tensor:
+    if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool) or np.iscomplexobj(x):
+        raise DataError(f"expected real numbers in x, got {x.dtype}")
+    if not np.isfinite(x).all():
+        count = int((~np.isfinite(x)).sum())
+        raise DataError(
+            f"x holds {count} NaN or infinite values; expected finite numbers: drop those records "
+            "or fill them, numpy.nan_to_num(x) for one"
+        )
+    low, high = float(x.min()), float(x.max())
+    whole = np.issubdtype(x.dtype, np.integer)
+    if low < 0 or high > (255 if whole else 1):
+        raise DataError(
+            f"x lies in [{low:g}, {high:g}]; expected real numbers in [0, 1] or integers from 0 to "
+            "255: pass (x - x.min()) / (x.max() - x.min())"
+        )
+    values = x.astype(np.float64) / 255 if whole and high > 1 else x
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _labels(y: np.ndarray) -> Tensor:
+    if not np.issubdtype(y.dtype, np.integer):
+        raise DataError(f"expected integer labels, got {y.dtype}: pass y.astype(int)")
+    found = np.unique(y)
+    if len(found) < 2:
+        raise DataError(f"expected at least 2 classes, every label is {found[0]}")
+    if not np.array_equal(found, np.arange(len(found))):
+        shown = ", ".join(str(label) for label in found[:10])
+        raise DataError(
+            f"expected labels 0 to {len(found) - 1}, each at least once; found {shown}: "
+            "pass numpy.unique(y, return_inverse=True)[1]"
+        )
+    return torch.from_numpy(y.astype(np.int64))
+
+
+def _parts(parts: np.ndarray, records: int) -> Tensor:
+    if parts.shape != (records,):
+        raise DataError(f"expected split of shape ({records},), got {parts.shape}")
+    if parts.dtype.kind in "US":
+        names = [str(name) for name in parts.astype(str)]
+        unknown = sorted(set(names) - set(PARTS))
+        numbers = np.array([PARTS.index(name) if name in PARTS else -1 for name in names])
+    else:
+        unknown = sorted(set(np.unique(parts).tolist()) - set(range(len(PARTS))))
+        numbers = parts
+    if unknown:
+        known = ", ".join(f"{i} or {name}" for i, name in enumerate(PARTS))
+        raise DataError(f"split holds {unknown[:5]}; expected {known}")
+    return torch.from_numpy(numbers.astype(np.int64))
