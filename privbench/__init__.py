@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 __all__ = ["Report", "__version__", "arrays", "run"]
 
 _HOME = {
-    "run": "privbench.compose",
+    "run": "privbench.compose.api",
     "arrays": "privbench.data.arrays",
     "Report": "privbench.report.report",
 }

@@ -94,7 +94,7 @@ def _runs(words: list[str], multirun: bool) -> int:
     from rich.console import Console
 
     from privbench import experiment
-    from privbench.compose import many, one
+    from privbench.compose.launch import many, one
     from privbench.report.printed import print_table
     from privbench.report.study import show
 

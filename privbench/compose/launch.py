@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from privbench import experiment, plugins
 from privbench.compose.plainly import plain_errors
-from privbench.compose.plans import Given, bare_names, plan_of
+from privbench.compose.plans import Given, bare_names, check_shared, plan_of
 from privbench.compose.words import Words
 from privbench.errors import NotApplicable, PrivbenchError, UsageError
 from privbench.plan import Plan
@@ -50,6 +50,7 @@ def many(asked: Words) -> Path:
         overrides = [*asked.words, "hydra.mode=MULTIRUN"]
         master = hydra.compose_config("run", overrides, run_mode=RunMode.MULTIRUN)
         jobs = _count(hydra, master)
+        check_shared(master)
         overrides.append(f"hydra.callbacks.table.jobs={jobs}")
         hydra.multirun("run", job, overrides, with_log_configuration=False)
     return Path(str(master.out))

@@ -51,7 +51,7 @@ def plan_of(config: DictConfig, choices: Mapping[str, Any], given: Given) -> Pla
     return Plan(
         names=_names(plain, choices, attack.goal, given),
         data=given.data or build_as(DataSource, plain["data"], "data"),
-        model=given.model or _network(plain["model"]),
+        model=given.model or network(plain["model"]),
         regime=regime,
         threat=build_as(Threat, plain["threat"], "threat"),
         attack=attack,
@@ -71,7 +71,18 @@ def plan_of(config: DictConfig, choices: Mapping[str, Any], given: Given) -> Pla
     )
 
 
-def _network(settings: Mapping[str, Any]) -> Net:
+def check_shared(config: DictConfig) -> None:
+    """What all rows of a study share is tried once before any runs: the data and the network.
+
+    Raises:
+        PrivbenchError: every row would fail for that reason.
+    """
+    shared = _plain(OmegaConf.masked_copy(config, ["data", "model"]))
+    build_as(DataSource, shared["data"], "data").load()
+    network(shared["model"])
+
+
+def network(settings: Mapping[str, Any]) -> Net:
     """A network as data; it is imported and built here once, so that a wrong name fails early."""
     arguments = {key: value for key, value in settings.items() if key != "_target_"}
     net = Net(Spec(settings["_target_"], arguments))
@@ -112,7 +123,7 @@ def _names(plain: Mapping[str, Any], choices: Mapping[str, Any], goal: str, give
     return Names(
         study=str(plain["study"]),
         row=str(plain["row"]),
-        data=type(given.data).__name__.lower() if given.data else data,
+        data=given.data.name if given.data else data,
         model=model,
         regime=_regime(choices, str(plain["variant"])),
         defense="+".join(plain.get("defense") or {}),

@@ -1,0 +1,66 @@
+"""One run from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from privbench import experiment
+from privbench.compose.launch import is_sweep, one
+from privbench.compose.plans import Given
+from privbench.compose.words import Words, understood
+from privbench.contract import Net
+from privbench.data.source import DataSource
+from privbench.errors import UsageError
+from privbench.report.report import Report
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def run(
+    *words: str,
+    model: type[nn.Module] | Callable[[], nn.Module] | nn.Module | Net | None = None,
+    data: DataSource | None = None,
+    members: tuple[Any, Any] | None = None,
+    non_members: tuple[Any, Any] | None = None,
+) -> Report:
+    """One run, from Python.
+
+    Args:
+        words: as on the command line, for example ``"attack=lira"``, ``"seed=3"``.
+        model: a class or factory without arguments; or a trained network, for ``regime=given``.
+        data: made by ``privbench.arrays(x, y)``.
+        members, non_members: ``(x, y)`` each, of a model trained elsewhere (implies
+            ``regime=given``).
+
+    Returns:
+        The report; ``report.table()`` gives the scores.
+
+    Raises:
+        PrivbenchError: what went wrong and what to do about it.
+    """
+    asked = understood(words, multirun=True)
+    if asked.study or is_sweep(asked.words):
+        raise UsageError("privbench.run is one run; start studies and sweeps on the command line")
+    chosen = list(asked.words)
+    if members is not None or non_members is not None:
+        if members is None or non_members is None or data is not None:
+            raise UsageError("members=(x, y) and non_members=(x, y) belong together, without data=")
+        from privbench.data.arrays import members as of_members
+
+        data = of_members(members, non_members)
+        if not any(word.startswith("regime=") for word in chosen):
+            chosen.append("regime=given")
+    return experiment.run(one(Words(tuple(chosen)), _given(model, data)))
+
+
+def _given(model: Any, data: DataSource | None) -> Given:
+    """Python objects as data; a class of the main script is known to this process alone."""
+    if model is None:
+        return Given(data=data)
+    from privbench.models.described import as_net
+
+    net = as_net(model)
+    private = net.spec.target if net.spec.target.startswith("__main__.") else ""
+    return Given(net, data, private)
