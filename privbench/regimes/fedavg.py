@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Int64
+from torch import Tensor
 
 from privbench.contract import (
     HEADER_BYTES,
@@ -75,7 +76,7 @@ class FedAvg(Regime):
     local_steps: int = 5  # an epoch of the digits, where a client holds 50 records
 
     def recipe(self, net: Net, records: int) -> Recipe:
-        """See ``Regime.recipe``; the privacy of a client with few records is the worst: it counts."""
+        """See ``Regime.recipe``; a client with the fewest records has the least privacy: it counts."""
         recipe = replace(self, learning=None)._plain(net, records)
         if self.learning is None:
             return recipe
