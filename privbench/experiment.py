@@ -7,31 +7,36 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
 from privbench.contract import (
-    Attack,
     Fitted,
+    Guess,
     Knowledge,
+    Pairs,
     Public,
     Seat,
+    Spec,
     View,
     child_rng,
     spec_of,
 )
 from privbench.data.splits import Opened, open_population
 from privbench.equality import as_reference
-from privbench.errors import NotApplicable, PrivbenchError, UsageError
+from privbench.errors import NotApplicable, PrivbenchError
 from privbench.oracle import CountingOracle
 from privbench.plan import Plan
-from privbench.report.report import Refusal, Report, Run, SeatFacts
+from privbench.report.report import Report, Run, SeatFacts
+from privbench.scoring.score import SeatResult
 from privbench.scoring.scorer import Scorer
-from privbench.scoring.seats import SeatResult, summarise
+from privbench.scoring.seats import summarise
 from privbench.seal import Seal
-from privbench.store import Store, fingerprint
+from privbench.seating import seats_of
+from privbench.store import Store, digest_of_rooms, fingerprint
 from privbench.targets import Opening, target_of, without_weights
-from privbench.views import Facts, rows_of, views_of
+from privbench.views import Facts, owned_by, rows_of, views_of
 from privbench.wire import codec
 
 
@@ -43,36 +48,13 @@ def run(plan: Plan) -> Report:
             ``run_row``, which never raises.
     """
     torch.set_num_threads(plan.threads)
-    store = Store(plan.out)
-    folder = store.folder("runs", plan.row_print(open_population(plan.data, plan.seed).digest))
+    opened = open_population(plan.data, plan.seed)
+    folder = Store(plan.out).folder("runs", plan.row_print(opened.digest))
     if (folder / "report.json").exists() and not plan.again:
         return Report.load(folder / "report.json")
     report = carry_out(plan)
     report.save(folder)
     return report
-
-
-def carry_out(plan: Plan) -> Report:
-    """Train over the wire, cut views, attack them sealed, score, report."""
-    store = Store(plan.out)
-    opened = open_population(plan.data, plan.seed)
-    target = target_of(plan, opened, store)
-    seats, refusals = _seats(plan, target)
-    report = Report(
-        names=plan.names,
-        refusals=refusals,
-        target=target.quality,
-        run=_circumstances(plan, opened),
-    )
-    if not seats:
-        return replace(report, status="not_applicable", reason=refusals[0].reason)
-    shared = as_reference(plan, target, opened, store, carry_out)
-    if shared is not None:
-        return replace(shared, target=target.quality, run=_circumstances(plan, opened, shared.run))
-    started = time.perf_counter()
-    report = _attacked(plan, opened, target, seats, store, report)
-    seconds = time.perf_counter() - started
-    return replace(report, run=replace(report.run, attack_seconds=seconds))
 
 
 def run_row(plan: Plan) -> Report:
@@ -83,134 +65,61 @@ def run_row(plan: Plan) -> Report:
     try:
         return run(plan)
     except NotApplicable as error:
-        return Report(plan.names, "not_applicable", str(error), run=_bare(plan))
+        return Report(plan.names, "not_applicable", str(error), run=circumstances(plan))
     except PrivbenchError as error:
         if plan.debug:
             raise
-        return Report(plan.names, "failed", str(error), run=_bare(plan))
+        return Report(plan.names, "failed", str(error), run=circumstances(plan))
 
 
-def _seats(plan: Plan, target: Opening) -> tuple[tuple[Seat, ...], tuple[Refusal, ...]]:
-    """The seats that the attack can use, and one refusal for each reason why others cannot."""
-    threat, attack = plan.threat, plan.attack
-    if attack.actor is not None and not threat.tampers:
-        raise NotApplicable(
-            f"attack={plan.names.attack} is active, threat={plan.names.threat} only listens; "
-            "choose a threat that tampers"
-        )
-    topology = replace(target.topology, encrypted=plan.encrypted)
-    seats = threat.seats(topology)
-    if not seats:
-        reason = f"regime={topology.regime} has no seat for threat={threat.name}"
-        return (), (Refusal(reason, 0),)
-    seats = _chosen(plan, seats)
-    able, reasons = [], {}
-    for seat in seats:
-        reason = why_not(attack, seat, threat.kinds, plan.encrypted)
-        if reason:
-            reasons.setdefault((reason, seat.column), []).append(seat)
-        else:
-            able.append(seat)
-    refusals = tuple(Refusal(reason, len(s), column) for (reason, column), s in reasons.items())
-    return tuple(able), refusals
-
-
-def _chosen(plan: Plan, seats: tuple[Seat, ...]) -> tuple[Seat, ...]:
-    """All seats, one by its number, or a random sample."""
-    threat = plan.threat
-    if threat.seat is not None:
-        if not 0 <= threat.seat < len(seats):
-            raise UsageError(
-                f"threat.seat={threat.seat}: threat={threat.name} has seats 0 to {len(seats) - 1}"
-            )
-        return (seats[threat.seat],)
-    if threat.sample is not None and threat.sample < len(seats):
-        rng = child_rng(torch.Generator().manual_seed(plan.seed), "seats")
-        drawn = torch.randperm(len(seats), generator=rng)[: threat.sample].sort().values
-        return tuple(seats[i] for i in drawn.tolist())
-    return seats
-
-
-def why_not(attack: Attack, seat: Seat, kinds: Sequence[str], encrypted: bool) -> str:
-    """One sentence that says what the seat lacks; empty if it has all that the attack needs."""
-    if attack.reads and encrypted and not seat.parties:
-        return "the wire is encrypted: whoever taps links sees sizes and times only"
-    if attack.reads and not set(attack.reads) & set(kinds):
-        return f"it reads {' or '.join(attack.reads)}, and this seat sees {', '.join(kinds) or 'no traffic'}"
-    for need in attack.needs:
-        if need == "pairs":
-            if seat.pairs == "none":
-                return "it needs pairs of input and activation, and this seat has no way to get any"
-        elif not set(need.split("|")) & seat.grants:
-            wanted = " or ".join(need.split("|")).replace("_", " ")
-            return f"it needs {wanted}, which this seat does not have"
-    return ""
-
-
-def _attacked(
-    plan: Plan,
-    opened: Opened,
-    target: Opening,
-    seats: tuple[Seat, ...],
-    store: Store,
-    report: Report,
-) -> Report:
-    """Views, fits, sealed guesses, scores."""
-    topology = replace(target.topology, encrypted=plan.encrypted)
-    views = views_of(
-        target.transcript, topology, plan.threat, seats, plan.attack, _facts(plan, opened, target)
+def carry_out(plan: Plan) -> Report:
+    """Train over the wire, cut views, attack them sealed, score, report."""
+    store = Store(plan.out)
+    opened = open_population(plan.data, plan.seed)
+    target = target_of(plan, opened, store)
+    seats, refusals = seats_of(plan, target.topology, opened)
+    report = Report(
+        plan.names, refusals=refusals, target=target.quality, run=circumstances(plan, opened)
     )
-    oracle = CountingOracle(target.trained.net, plan.threat.budget.queries, seats[0], plan.device)
-    seed = child_rng(torch.Generator().manual_seed(plan.seed), "attack").initial_seed()
+    if not seats:
+        return replace(report, status="not_applicable", reason=refusals[0].reason)
+    shared = as_reference(plan, target, opened, store, carry_out)
+    if shared is not None:
+        return replace(shared, target=target.quality, run=circumstances(plan, opened, shared.run))
+
+    started = time.perf_counter()
     with Seal(plan.seal, plan.threads, plan.device) as seal:
-        views = [replace(view, fitted=_fitted(plan, view, seed, seal, store)) for view in views]
-        guesses = seal.attack(spec_of(plan.attack), views, seed, oracle if oracle.granted else None)
-        sealed = seal.sealed
-    guess_hash = fingerprint(codec.encode(guesses))
-    results = _scored(plan, opened, views, guesses)
-    fitted = [fit.facts.get("models") for view in views for fit in view.fitted]
+        views = [fitted(plan, view, seal, store) for view in cut(plan, opened, target, seats)]
+        oracle = oracle_of(plan, target, seats[0])
+        guesses = seal.attack(spec_of(plan.attack), views, attack_seed(plan), oracle)
+    guess_hash = fingerprint(codec.encode(tuple(guesses)))  # before the truth is opened
+    results = scored(plan, opened, views, guesses)
+    models = [int(fit.facts.get("models", 0)) for view in views for fit in view.fitted]
     return replace(
         report,
         scores=summarise(results, plan.seed),
         references=tuple(score for result in results for score in result.references),
-        seats=tuple(_seat_facts(view, plan.attack) for view in views),
+        seats=tuple(seat_facts(plan, view) for view in views),
         run=replace(
             report.run,
-            sealed=sealed,
+            sealed=seal.sealed,
             guess_hash=guess_hash,
-            queries=oracle.count if oracle.granted else None,
-            shadow_models=max((int(n) for n in fitted if n is not None), default=None),
+            queries=oracle.count if oracle else None,
+            shadow_models=max(models, default=0) or None,
+            attack_seconds=time.perf_counter() - started,
         ),
     )
 
 
-def _facts(plan: Plan, opened: Opened, target: Opening) -> Facts:
-    """What may be granted, and how the harness finds samples behind rows."""
-    trained, truth = target.trained, opened.truth
-    recipe = replace(trained.recipe, net=without_weights(trained.recipe.net))
-    public = Public(
-        opened.candidates, opened.population.auxiliary, recipe, trained.trainer, trained.net
-    )
-
-    def pairs(steps: Sequence[int]) -> tuple:
-        states = {step: target.transcript.state(step) for step in steps}
-        known = {step: state for step, state in states.items() if state}
-        auxiliary = opened.population.auxiliary
-        if auxiliary is None:
-            return ()
-        return plan.regime.query_pairs(trained, known, auxiliary.x)
-
-    return Facts(
-        public=public,
-        own=truth.samples,
-        victims=lambda rows, owned: truth.victims(rows, owned, plan.victims, plan.seed),
-        pairs=pairs,
-        device=plan.device,
-    )
+def cut(plan: Plan, opened: Opened, target: Opening, seats: Sequence[Seat]) -> list[View]:
+    """One view a seat, fits aside."""
+    topology = replace(target.topology, encrypted=plan.encrypted)
+    facts = _facts(plan, opened, target)
+    return views_of(target.transcript, topology, plan.threat, seats, plan.attack, facts)
 
 
-def _fitted(plan: Plan, view: View, seed: int, seal: Seal, store: Store) -> tuple[Fitted, ...]:
-    """Results of the attack's fits for this view, stored by what they were given."""
+def fitted(plan: Plan, view: View, seal: Seal, store: Store) -> View:
+    """The view with the results of the attack's fits, stored by what they were given."""
     found = []
     for fit in plan.attack.fits():
         knowledge = Knowledge(
@@ -220,42 +129,57 @@ def _fitted(plan: Plan, view: View, seed: int, seal: Seal, store: Store) -> tupl
             own=view.own if "own" in fit.gets else None,
             device=plan.device,
         )
-        spec = spec_of(fit)
-        name = fingerprint(spec.target, codec.encode((spec.kwargs, knowledge)), seed, plan.threads)
-        folder = store.get_or_make(
-            "fits", name, lambda f, s=spec, k=knowledge: codec.save(seal.fit(s, k, seed), f / "fitted")
-        )
-        found.append(codec.load(folder / "fitted"))
-    return tuple(found)
+        found.append(_learned(plan, spec_of(fit), knowledge, seal, store))
+    return replace(view, fitted=tuple(found))
 
 
-def _scored(plan: Plan, opened: Opened, views: list[View], guesses: list) -> list[SeatResult]:
+def _learned(plan: Plan, fit: Spec, knowledge: Knowledge, seal: Seal, store: Store) -> Fitted:
+    seed = attack_seed(plan)
+    given = codec.encode((fit.target, dict(fit.kwargs), knowledge))
+
+    def make(folder: Path) -> None:
+        codec.save(seal.fit(fit, knowledge, seed), folder / "fitted")
+
+    name = fingerprint(given, seed, plan.threads, torch.__version__, digest_of_rooms("toolkit"))
+    result: Fitted = codec.load(store.get_or_make("fits", name, make) / "fitted")
+    return result
+
+
+def oracle_of(plan: Plan, target: Opening, seat: Seat) -> CountingOracle | None:
+    """Answers queries, where the seat may ask."""
+    if not {"oracle_probabilities", "oracle_labels"} & seat.grants:
+        return None
+    return CountingOracle(target.trained.net, plan.threat.budget.queries, seat, plan.device)
+
+
+def scored(
+    plan: Plan, opened: Opened, views: Sequence[View], guesses: Sequence[Guess]
+) -> list[SeatResult]:
     """Compare each guess, and the blind one, with the truth."""
     scorer = Scorer(opened, plan.seed, plan.device)
-    results = []
-    for view, guess in zip(views, guesses, strict=True):
-        owned = frozenset(
-            i for i, owner in enumerate(view.topology.owners) if owner in view.seat.parties
+    return [
+        scorer.score(
+            plan.attack.goal,
+            view.seat.name,
+            guess,
+            owned=owned_by(view.seat, view.topology) if view.own is not None else frozenset(),
+            by_construction=plan.attack.by_construction,
+            victims=view.victims,
+            seen=rows_of(view.messages, plan.attack.reads),
         )
-        seen = rows_of(view.messages, plan.attack.reads)
-        results.append(
-            scorer.score(
-                plan.attack.goal,
-                view.seat.name,
-                guess,
-                owned=owned if view.own is not None else frozenset(),
-                by_construction=plan.attack.by_construction,
-                victims=view.victims,
-                seen=seen,
-            )
-        )
-    return results
+        for view, guess in zip(views, guesses, strict=True)
+    ]
 
 
-def _seat_facts(view: View, attack: Attack) -> SeatFacts:
+def attack_seed(plan: Plan) -> int:
+    """Seed of fits and attacks; not that of training."""
+    return child_rng(torch.Generator().manual_seed(plan.seed), "attack").initial_seed()
+
+
+def seat_facts(plan: Plan, view: View) -> SeatFacts:
     """What the seat had to go on, for the table."""
     seat = view.seat
-    pairs = seat.pairs if "pairs" in attack.needs else ""
+    pairs = seat.pairs if "pairs" in plan.attack.needs else ""
     n_pairs = 0
     if pairs == "own" and view.own is not None:
         n_pairs = len(view.own.rows)
@@ -263,26 +187,47 @@ def _seat_facts(view: View, attack: Attack) -> SeatFacts:
         n_pairs = len(view.pairs[0].x)
     elif pairs == "prefix" and view.public.auxiliary is not None:
         n_pairs = len(view.public.auxiliary)
-    rows = rows_of(view.messages, attack.reads)
+    rows = rows_of(view.messages, plan.attack.reads)
     return SeatFacts(seat.name, seat.column, pairs, n_pairs, len(rows), len(view.steps()))
 
 
-def _circumstances(plan: Plan, opened: Opened, taken_over: Run | None = None) -> Run:
-    packages = ("torch", "opacus", "scikit-learn", "numpy", "hydra-core", "privbench")
-    versions = {package: version(package) for package in packages}
-    return replace(
-        taken_over or _bare(plan),
-        fingerprint=plan.row_print(opened.digest),
-        versions={"python": platform.python_version(), **versions},
-        config=plan.config,
-        notices=tuple(opened.notices),
-    )
-
-
-def _bare(plan: Plan) -> Run:
-    return Run(
+def circumstances(plan: Plan, opened: Opened | None = None, taken_over: Run | None = None) -> Run:
+    """Versions, seeds and configuration of a run."""
+    run = replace(
+        taken_over or Run(),
         seed=plan.seed,
         threads=plan.threads,
         device=plan.device,
         worst_column="infrastructure" if plan.threat.name == "host" else "",
+        config=plan.config,
+    )
+    if opened is None:
+        return run
+    packages = ("torch", "opacus", "scikit-learn", "numpy", "hydra-core", "privbench")
+    versions = {package: version(package) for package in packages}
+    return replace(
+        run,
+        fingerprint=plan.row_print(opened.digest),
+        versions={"python": platform.python_version(), **versions},
+        notices=tuple(opened.notices),
+    )
+
+
+def _facts(plan: Plan, opened: Opened, target: Opening) -> Facts:
+    """What may be granted, and how samples behind rows are found."""
+    trained, truth = target.trained, opened.truth
+    auxiliary = opened.population.auxiliary
+    recipe = replace(trained.recipe, net=without_weights(trained.recipe.net))
+
+    def pairs(steps: Sequence[int]) -> tuple[Pairs, ...]:
+        states = {step: target.transcript.state(step) for step in steps}
+        known = {step: state for step, state in states.items() if state}
+        return () if auxiliary is None else plan.regime.query_pairs(trained, known, auxiliary.x)
+
+    return Facts(
+        public=Public(opened.candidates, auxiliary, recipe, trained.trainer, trained.net),
+        own=truth.samples,
+        victims=lambda rows, owned: truth.victims(rows, owned, plan.victims, plan.seed),
+        pairs=pairs,
+        device=plan.device,
     )

@@ -68,7 +68,7 @@ def views_of(
     for seat in seats:
         kinds = () if _blinded(seat, topology) else threat.kinds
         messages = tuple(transcript.seen_by(seat, steps, kinds))
-        owned = _numbers(seat, topology)
+        owned = owned_by(seat, topology)
         rows = rows_of(messages, attack.reads)
         views.append(
             View(
@@ -99,14 +99,14 @@ def rows_of(messages: Iterable[Message], kinds: Sequence[str]) -> Rows:
     return torch.unique(torch.cat(named), dim=0)
 
 
+def owned_by(seat: Seat, topology: Topology) -> frozenset[int]:
+    """Numbers, among the owners of samples, of those that the seat controls."""
+    return frozenset(i for i, owner in enumerate(topology.owners) if owner in seat.parties)
+
+
 def _blinded(seat: Seat, topology: Topology) -> bool:
     """An eavesdropper on an encrypted wire reads nothing."""
     return topology.encrypted and not seat.parties
-
-
-def _numbers(seat: Seat, topology: Topology) -> frozenset[int]:
-    """The seat's own places among the owners of samples."""
-    return frozenset(i for i, owner in enumerate(topology.owners) if owner in seat.parties)
 
 
 def _granted(seat: Seat, public: Public) -> Public:
@@ -141,7 +141,7 @@ def _weights(
     owners: dict[int, Tensor],
 ) -> Iterable[Weights]:
     """The parameters that the seat holds, step by step, oldest first."""
-    owned = torch.tensor(sorted(_numbers(seat, topology)), dtype=torch.int64)
+    owned = torch.tensor(sorted(owned_by(seat, topology)), dtype=torch.int64)
     for step, state in states.items():
         public = step == 0 and "initial_weights" in seat.grants
         if "model_weights" in seat.grants or public:
