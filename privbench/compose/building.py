@@ -66,7 +66,7 @@ def build(settings: Any, where: str) -> Any:
         return inner
     made = imported(settings["_target_"], where)
     _check_names(made, inner, where)
-    if is_dataclass(made):
+    if isinstance(made, type) and is_dataclass(made):
         inner = {key: _checked(made, key, value, where) for key, value in inner.items()}
     try:
         return made(**inner)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -106,6 +107,7 @@ def _count(hydra: Hydra, master: DictConfig) -> int:
 
 
 def _search_path() -> Any:
+    version.setbase("1.3")
     plugins.register()
     return create_config_search_path(None)
 
