@@ -17,7 +17,12 @@
 
 
 class PrivbenchError(Exception):
-    """Base of all errors that are printed without a traceback (``debug=true`` shows it)."""
+    """Base of all errors that are printed without a traceback (``debug=true`` shows it).
+
+    ``traceback`` is the text of the one that was left behind in a sealed process; empty elsewhere.
+    """
+
+    traceback: str = ""
 
 
 class UsageError(PrivbenchError):
