@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -67,6 +68,7 @@ class Attack(ABC):
     - ``source``: the paper: authors, title, year, link.
     - ``by_construction``: it succeeds because of what the protocol sends, not by inference.
     - ``actor``: class of its active part; only a threat that tampers admits it.
+    - ``conformance``: settings with which the conformance kit runs it, where the defaults take long.
     """
 
     goal: ClassVar[str]
@@ -75,6 +77,7 @@ class Attack(ABC):
     source: ClassVar[str]
     by_construction: ClassVar[bool] = False
     actor: ClassVar[type[Actor] | None] = None
+    conformance: ClassVar[Mapping[str, object]] = MappingProxyType({})
 
     def fits(self) -> tuple[Fit, ...]:
         """Fits to be run before; their results are ``view.fitted``, in this order."""

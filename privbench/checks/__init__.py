@@ -1,0 +1,12 @@
+"""The conformance kit: every rule of the contract, run over any plug-in that is installed.
+
+A plug-in's whole test file::
+
+    from privbench.checks import conformance
+
+    test_conformance = conformance("my-distribution")
+"""
+
+from privbench.checks.kit import Check, checks_of, conformance, report_on
+
+__all__ = ["Check", "checks_of", "conformance", "report_on"]

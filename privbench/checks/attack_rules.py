@@ -1,0 +1,189 @@
+"""The rules that every attack keeps."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from privbench.checks.stage import Kind, Stage, least, stage, swapped
+from privbench.contract import (
+    GOALS,
+    GRANTS,
+    GUESS_OF_GOAL,
+    KINDS,
+    Attack,
+    Guess,
+    MembershipGuess,
+    ReconstructionGuess,
+    Seat,
+    child_rng,
+)
+from privbench.data.splits import open_population
+from privbench.errors import PluginError
+from privbench.experiment import attack_seed
+from privbench.scoring.score import Score
+from privbench.seating import why_not
+from privbench.wire import codec
+
+
+def cites_its_source(name: str, attack: Attack, folder: Path) -> None:
+    """``source`` names a year and a place; the docstring says what the attack does."""
+    kind = type(attack)
+    if not re.search(r"(19|20)\d\d", getattr(kind, "source", "")):
+        raise PluginError(f"{kind.__name__}.source must cite authors, title, year and link")
+    if not (kind.__doc__ or "").strip() or kind.__doc__.startswith(f"{kind.__name__}("):
+        raise PluginError(f"{kind.__name__} has no docstring")
+
+
+def states_what_it_needs(name: str, attack: Attack, folder: Path) -> None:
+    """Goal, needs and reads use the contract's words, and a bare seat is refused."""
+    if attack.goal not in GOALS:
+        raise PluginError(f"goal='{attack.goal}' is unknown; goals are {', '.join(GOALS)}")
+    words = {word for need in attack.needs for word in need.split("|")} - {"pairs"}
+    for unknown in sorted(words - set(GRANTS)):
+        raise PluginError(f"needs names '{unknown}'; grants are {', '.join(GRANTS)}")
+    for unknown in sorted(set(attack.reads) - set(KINDS)):
+        raise PluginError(f"reads names '{unknown}'; kinds are {', '.join(KINDS)}")
+    if not attack.needs and not attack.reads:
+        raise PluginError("it needs nothing and reads nothing: that is a blind guess")
+    if not why_not(attack, Seat("nobody", "outsider"), ()):
+        raise PluginError("a seat that knows nothing was not refused")
+
+
+def answers_every_victim(name: str, attack: Attack, folder: Path) -> None:
+    """The guess is of its goal's type, and covers the candidates, rows or classes asked for."""
+    set_up = stage(name, 0, Kind.REAL, folder)
+    for view, guess in zip(set_up.views, set_up.guesses(), strict=True):
+        if not isinstance(guess, GUESS_OF_GOAL[attack.goal]):
+            raise PluginError(
+                f"goal={attack.goal} asks for {GUESS_OF_GOAL[attack.goal].__name__}, "
+                f"got {type(guess).__name__}"
+            )
+        if isinstance(guess, MembershipGuess):
+            _same("scores", len(guess.scores), len(view.public.candidates or ()))
+        if isinstance(guess, ReconstructionGuess):
+            _same("shape", tuple(guess.x.shape[1:]), tuple(set_up.opened.population.train.x.shape[1:]))
+
+
+def repeats_itself(name: str, attack: Attack, folder: Path) -> None:
+    """Same view, same seed: the same bits, sealed or not."""
+    set_up = stage(name, 0, Kind.REAL, folder)
+    first = codec.encode(tuple(set_up.guesses("inline")))
+    if first != codec.encode(tuple(set_up.guesses("inline"))):
+        raise PluginError("two runs with the same seed gave different guesses")
+    if first != codec.encode(tuple(set_up.guesses("process"))):
+        raise PluginError("sealed and inline runs gave different guesses")
+
+
+def leaves_things_alone(name: str, attack: Attack, folder: Path) -> None:
+    """View and global random generators are as they were."""
+    set_up = stage(name, 0, Kind.REAL, folder)
+    if "oracle_probabilities" in set_up.views[0].seat.grants:
+        raise PluginError("the kit prefers a seat with weights; list released_weights in needs")
+    before, state = codec.encode(set_up.views), _randomness()
+    rng = torch.Generator().manual_seed(attack_seed(set_up.plan))
+    set_up.plan.attack.run_all(set_up.views, rng)
+    if codec.encode(set_up.views) != before:
+        raise PluginError("the attack changed its view")
+    if _randomness() != state:
+        raise PluginError("the attack used a global random generator; draw from rng alone")
+
+
+def shares_without_mixing(name: str, attack: Attack, folder: Path) -> None:
+    """``run_all`` equals ``run`` seat by seat."""
+    set_up = stage(name, 0, Kind.REAL, folder)
+    rng = torch.Generator().manual_seed(attack_seed(set_up.plan))
+    together = set_up.plan.attack.run_all(set_up.views, rng)
+    for view, guess in zip(set_up.views, together, strict=True):
+        alone = set_up.plan.attack.run(view, child_rng(rng, view.seat.name))
+        _close(alone, guess, view.seat.name)
+
+
+def is_blind_to_the_truth(name: str, attack: Attack, folder: Path) -> None:
+    """Another truth behind the same view: the same guess."""
+    set_up = stage(name, 0, Kind.REAL, folder)
+    other = replace(set_up, opened=swapped(set_up.opened, 1))
+    if codec.encode(tuple(set_up.guesses())) != codec.encode(tuple(other.guesses())):
+        raise PluginError("the guess depends on a truth that the view does not hold")
+
+
+def is_quiet(name: str, attack: Attack, folder: Path, targets: int = 1, draws: int = 20) -> None:
+    """On data that hold no information the interval does not exceed the blind value."""
+    held = [
+        not _beyond(score)
+        for seed in range(targets)
+        for score in _null_scores(name, attack, folder, seed, draws)
+    ]
+    if sum(held) < least(len(held)):
+        raise PluginError(
+            f"on null data {len(held) - sum(held)} of {len(held)} intervals lie beyond blind "
+            f"guessing; at least {least(len(held))} must not"
+        )
+
+
+def is_loud(name: str, attack: Attack, folder: Path, targets: int = 1) -> None:
+    """On a planted signal the best seat's interval lies beyond the blind value."""
+    kind = Kind.RANDOM if attack.goal == "membership" else Kind.REAL
+    for seed in range(targets):
+        set_up = stage(name, seed, kind, folder)
+        scores = set_up.scores(set_up.guesses())
+        if not any(_beyond(score) for score in scores):
+            best = scores[0]
+            raise PluginError(
+                f"a planted signal was missed: {best.metric} {best.value:.3f} "
+                f"[{best.low:.3f}, {best.high:.3f}], blind {best.blind:.3f}"
+            )
+
+
+RULES = (
+    cites_its_source,
+    states_what_it_needs,
+    answers_every_victim,
+    repeats_itself,
+    leaves_things_alone,
+    shares_without_mixing,
+    is_blind_to_the_truth,
+    is_quiet,
+    is_loud,
+)
+
+
+def _null_scores(
+    name: str, attack: Attack, folder: Path, seed: int, draws: int
+) -> list[Score]:
+    """Scores where there is nothing to find: another truth, or a model of permuted labels."""
+    if attack.goal == "inversion":
+        set_up = stage(name, seed, Kind.RANDOM, folder)
+        real: Stage = stage(name, seed, Kind.REAL, folder)
+        return set_up.scores(set_up.guesses(), open_population(real.plan.data, seed))[:1]
+    set_up = stage(name, seed, Kind.REAL, folder)
+    guesses = set_up.guesses()
+    one = replace(set_up, views=set_up.views[:1])
+    return [one.scores(guesses[:1], swapped(set_up.opened, draw))[0] for draw in range(draws)]
+
+
+def _beyond(score: Score) -> bool:
+    return score.low > score.blind
+
+
+def _same(what: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise PluginError(f"the guess has {what} {found}, expected {expected}")
+
+
+def _close(one: Guess, other: Guess, seat: str) -> None:
+    mine = one.scores if isinstance(one, MembershipGuess) else one.x
+    theirs = other.scores if isinstance(other, MembershipGuess) else other.x
+    if mine.shape != theirs.shape or not torch.allclose(mine, theirs, atol=1e-4, rtol=1e-4):
+        raise PluginError(f"run_all and run disagree at seat {seat}")
+
+
+def _randomness() -> tuple[bytes, str, str]:
+    """State of every global generator."""
+    numpy_state = repr(np.random.get_state()[1].tolist()[:8]) + repr(np.random.get_state()[2])
+    return torch.get_rng_state().numpy().tobytes(), numpy_state, repr(random.getstate()[1][-3:])

@@ -1,0 +1,129 @@
+"""Tiny targets on which plug-ins are checked: real digits, small networks, seconds at most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+import torch
+from scipy.stats import binom
+
+from privbench.compose.launch import one
+from privbench.compose.plans import Given
+from privbench.compose.words import Words
+from privbench.contract import Guess, Net, Samples, Spec, View, child_rng, spec_of
+from privbench.data.arrays import arrays
+from privbench.data.digits import Digits
+from privbench.data.splits import Opened, open_population
+from privbench.data.truth import Truth
+from privbench.errors import PluginError
+from privbench.experiment import attack_seed, cut, fitted, oracle_of, scored
+from privbench.plan import Plan
+from privbench.scoring.score import Score
+from privbench.seal import Seal
+from privbench.seating import seats_of
+from privbench.store import Store
+from privbench.targets import Opening, target_of
+
+RECORDS = 540  # digits: 180 members, 180 non-members, 120 auxiliary, 60 for the evaluator
+NETWORK = Net(Spec("privbench.models.mlp.Mlp", {"widths": [64, 48, 24, 16, 10]}))
+
+PLACES = (
+    ("regime=centralized", "threat=released"),
+    ("regime=centralized", "threat=trainer"),
+    ("regime=slicenet", "threat=host", "crowd.devices=4"),
+    ("regime=fedavg_one_sample", "regime.rounds=12", "threat=server"),
+)
+"""Where an attack may find what it needs, tried in this order."""
+
+
+class Kind(Enum):
+    """What the labels of a tiny target say."""
+
+    REAL = "real"
+    RANDOM = "random"  # no structure: only memory explains a right answer
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A tiny target, and what an attack is given of it."""
+
+    plan: Plan
+    opened: Opened
+    target: Opening
+    views: tuple[View, ...]
+
+    def guesses(self, seal: str = "inline") -> list[Guess]:
+        """The attack's answers, through a seal."""
+        oracle = oracle_of(self.plan, self.target, self.views[0].seat)
+        with Seal(seal, self.plan.threads, self.plan.device) as one_seal:
+            spec, seed = spec_of(self.plan.attack), attack_seed(self.plan)
+            return one_seal.attack(spec, self.views, seed, oracle)
+
+    def scores(self, guesses: Sequence[Guess], opened: Opened | None = None) -> list[Score]:
+        """The headline score of each seat, against this truth or another."""
+        results = scored(self.plan, opened or self.opened, self.views, guesses)
+        return [result.scores[0] for result in results]
+
+
+def stage(attack: str, seed: int, kind: Kind, folder: Path) -> Stage:
+    """The first place where the attack has a seat, trained and cut.
+
+    Raises:
+        PluginError: it has a seat nowhere.
+    """
+    refused = []
+    for words in PLACES:
+        plan = _plan(attack, words, seed, kind, folder)
+        store = Store(plan.out)
+        opened = open_population(plan.data, plan.seed)
+        target = target_of(plan, opened, store)
+        seats, refusals = seats_of(plan, target.topology, opened)
+        if seats:
+            with Seal("inline") as seal:
+                views = cut(plan, opened, target, seats)
+                ready = tuple(fitted(plan, view, seal, store) for view in views)
+            return Stage(plan, opened, target, ready)
+        refused += [f"{' '.join(words[:2])}: {refusal.reason}" for refusal in refusals]
+    raise PluginError(f"attack={attack} has a seat nowhere; {'; '.join(refused)}")
+
+
+def swapped(opened: Opened, draw: int) -> Opened:
+    """The same rows and candidates with another truth: bits permuted, rows of other samples."""
+    rng = child_rng(torch.Generator().manual_seed(draw), "swap")
+    truth = opened.truth
+    order = torch.randperm(len(truth.train), generator=rng)
+    places = truth.places
+    if places is not None:
+        places = places[torch.randperm(len(places), generator=rng)]
+    other = Truth(truth.train[order], places)
+    other.take(truth)
+    return replace(opened, truth=other)
+
+
+def least(draws: int, coverage: float = 0.95, level: float = 0.001) -> int:
+    """Fewest of ``draws`` intervals that must hold, by a one-sided exact binomial test."""
+    return int(binom.ppf(level, draws, coverage))
+
+
+def _plan(attack: str, words: Sequence[str], seed: int, kind: Kind, folder: Path) -> Plan:
+    fixed = ("victims=12", "device=cpu", f"seed={seed}", f"out={folder}")
+    made = one(
+        Words((*words, f"attack={attack}", *fixed, "++threat.budget.shadow_models=8")),
+        Given(model=NETWORK, data=arrays(*_records(seed, kind))),
+    )
+    quick = dict(type(made.attack).conformance)
+    return replace(made, attack=replace(made.attack, **quick))
+
+
+def _records(seed: int, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:
+    samples: Samples = Digits().load().samples
+    rng = child_rng(torch.Generator().manual_seed(seed), "records")
+    chosen = samples[torch.randperm(len(samples), generator=rng)[:RECORDS]]
+    if chosen.y is None:
+        raise PluginError("digits have labels")
+    if kind is Kind.RANDOM:
+        return chosen.x, chosen.y[torch.randperm(RECORDS, generator=rng)]
+    return chosen.x, chosen.y
