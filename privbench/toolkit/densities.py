@@ -46,9 +46,9 @@ def log_ratio(
 ) -> Float[Tensor, " n"]:
     """Log-density of ``seen`` under "trained on it" less that under "not trained on it".
 
-    Both are Gaussians with a mean for each record. ``global``: one variance for all records and
-    both sides, pooled around the records' own means (steadier with few models); ``per_example``: a
-    variance for each record and side.
+    Both are Gaussians with a mean for each record. ``global``: one variance for each side, pooled
+    over all records around their own means (steadier with few models); ``per_example``: a variance
+    for each record and side.
 
     Args:
         seen: the target's confidence in each record.
@@ -61,22 +61,14 @@ def log_ratio(
     if variance not in VARIANCES:
         raise UsageError(f"variance='{variance}' is unknown; expected {' or '.join(VARIANCES)}")
     least = min(int(member.sum(0).min()), int((~member).sum(0).min()))
-    needed = 2 if variance == "per_example" else 1
-    if least < needed or len(member) < 3:
+    if least < 2:
         raise UsageError(
-            f"variance={variance} needs {needed} shadow models on each side of every record and 3 "
-            f"in all; found {least} and {len(member)}: raise threat.budget.shadow_models"
+            "a likelihood ratio needs 2 shadow models on each side of every record; a record has "
+            f"{least}: raise threat.budget.shadow_models to at least 4"
         )
-    mean_in, square_in = _moments(shadows, member)
-    mean_out, square_out = _moments(shadows, ~member)
-    count_in, count_out = member.sum(0), (~member).sum(0)
-    if variance == "global":
-        freedom = float(member.numel() - 2 * member.shape[1])
-        common = ((square_in.sum() + square_out.sum()) / freedom).clamp(min=1e-12)
-        return ((seen - mean_out).square() - (seen - mean_in).square()) / (2 * common)
-    within = (square_in / (count_in - 1)).clamp(min=1e-6)
-    outside = (square_out / (count_out - 1)).clamp(min=1e-6)
-    return _log_density(seen, mean_in, within) - _log_density(seen, mean_out, outside)
+    mean_in, variance_in = _moments(shadows, member, variance)
+    mean_out, variance_out = _moments(shadows, ~member, variance)
+    return _log_density(seen, mean_in, variance_in) - _log_density(seen, mean_out, variance_out)
 
 
 def deviations(
@@ -103,11 +95,16 @@ def deviations(
 
 
 def _moments(
-    values: Float[Tensor, "models n"], chosen: Bool[Tensor, "models n"]
+    values: Float[Tensor, "models n"], chosen: Bool[Tensor, "models n"], variance: str
 ) -> tuple[Tensor, Tensor]:
-    """Mean of the chosen values of each record, and their sum of squares around it."""
-    mean = (values * chosen).sum(0) / chosen.sum(0)
-    return mean, ((values - mean).square() * chosen).sum(0)
+    """Mean of each record over the chosen models, and the variance around it."""
+    count = chosen.sum(0)
+    mean = (values * chosen).sum(0) / count
+    square = ((values - mean).square() * chosen).sum(0)
+    freedom = count - 1
+    if variance == "global":
+        square, freedom = square.sum(), freedom.sum()
+    return mean, (square / freedom).clamp(min=1e-6)
 
 
 def _log_density(at: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from privbench.contract import Fit, Fitted, Knowledge, Net, Recipe, Samples, chi
 from privbench.errors import NotApplicable, UsageError
 from privbench.toolkit.stacked import Stacked, stackable, train_stacked
 
-PAIRINGS = ("complementary", "auxiliary")
+PAIRINGS = ("complementary", "independent", "auxiliary")
 _PARAM = "param:"
 
 
@@ -26,7 +26,10 @@ class ShadowModels(Fit):
     models are balanced over all models together).
 
     Args:
-        pairing: ``complementary``, halves of the candidates; ``auxiliary``, halves of the auxiliary
+        pairing: ``complementary``, halves of the candidates; ``independent``, halves of the
+            candidates drawn for each model alone, for ensembles of which each model becomes a
+            target of the others (beside its complement a target gives itself away: its membership
+            is then written in the others'); ``auxiliary``, complementary halves of the auxiliary
             records, so that every candidate is out of every model.
 
     The result holds ``member`` ``(models, pool)`` and ``param:<name>`` ``(models, ...)``, and the
@@ -48,19 +51,20 @@ class ShadowModels(Fit):
             raise UsageError(
                 f"pairing='{self.pairing}' is unknown; expected one of {', '.join(PAIRINGS)}"
             )
-        if models < 2 or models % 2:
+        paired = self.pairing != "independent"
+        if models < 2 or (paired and models % 2):
             raise UsageError(
                 f"threat.budget.shadow_models={models}; halves come in pairs: expected an even "
                 "number of at least 2, for example threat.budget.shadow_models=16"
             )
-        pool = public.candidates if self.pairing == "complementary" else public.auxiliary
+        pool = public.auxiliary if self.pairing == "auxiliary" else public.candidates
         if pool is None or pool.y is None or public.recipe is None or public.trainer is None:
             raise NotApplicable(
                 "shadow models need labelled "
-                f"{'candidates' if self.pairing == 'complementary' else 'auxiliary records'} and "
+                f"{'auxiliary records' if self.pairing == 'auxiliary' else 'candidates'} and "
                 "the target's recipe; this seat is not granted them: choose threat=released"
             )
-        member = complementary_halves(models, len(pool), child_rng(rng, "halves"))
+        member = random_halves(models, len(pool), child_rng(rng, "halves"), paired)
         rngs = [child_rng(rng, "model", i) for i in range(models)]
         recipe, trainer = public.recipe, public.trainer
         if stackable(recipe, trainer, pool.x.shape[1:]):
@@ -78,14 +82,20 @@ class ShadowModels(Fit):
         )
 
 
-def complementary_halves(
-    models: int, records: int, rng: torch.Generator
+def random_halves(
+    models: int, records: int, rng: torch.Generator, paired: bool = True
 ) -> Bool[Tensor, "models records"]:
-    """Who is in which model: an even number of ``models``, 2i and 2i+1 in opposite halves."""
+    """Who is in which model.
+
+    Args:
+        paired: models 2i and 2i+1 are in opposite halves; else each half is drawn alone.
+    """
     member = torch.zeros(models, records, dtype=torch.bool)
-    for first in range(0, models, 2):
-        member[first, torch.randperm(records, generator=rng)[: records // 2]] = True
-        member[first + 1] = ~member[first]
+    for model in range(models):
+        if paired and model % 2:
+            member[model] = ~member[model - 1]
+        else:
+            member[model, torch.randperm(records, generator=rng)[: records // 2]] = True
     return member
 
 

@@ -25,9 +25,7 @@ def _one_thread() -> Iterator[None]:
 def pool() -> Samples:
     """61 images of 1x3x3 in 4 classes: an odd number, so that batches and shares are uneven."""
     rng = torch.Generator().manual_seed(3)
-    return Samples(
-        torch.rand(61, 1, 3, 3, generator=rng), torch.randint(4, (61,), generator=rng)
-    )
+    return Samples(torch.rand(61, 1, 3, 3, generator=rng), torch.randint(4, (61,), generator=rng))
 
 
 @pytest.fixture
