@@ -1,0 +1,60 @@
+"""Distances between rebuilt and true records, one value a record."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+CAP = 100.0  # dB; an exact copy has no error to take the logarithm of
+SMALLEST = 11  # pixels: side of the window of SSIM
+
+
+def mse(x: Float[Tensor, "n ..."], y: Float[Tensor, "n ..."]) -> np.ndarray:
+    """Mean squared error of each record; inputs in [0, 1]."""
+    gaps = (x.double() - y.double()).flatten(1)
+    return gaps.square().mean(dim=1).numpy()
+
+
+def psnr(errors: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio of each record in dB, peak 1, capped at 100."""
+    return np.minimum(CAP, -10 * np.log10(np.maximum(errors, 1e-30)))
+
+
+def ssim(x: Float[Tensor, "n ..."], y: Float[Tensor, "n ..."]) -> np.ndarray | None:
+    """Structural similarity of each image; None for anything but images of at least 11 pixels a side.
+
+    Wang et al.: Image quality assessment: from error visibility to structural similarity, 2004,
+    https://doi.org/10.1109/TIP.2003.819861, as torchmetrics computes it.
+    """
+    if x.ndim != 4 or min(x.shape[2:]) < SMALLEST or not len(x):
+        return None
+    found = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")
+    if isinstance(found, tuple):
+        found = found[0]
+    return found.double().reshape(-1).numpy()
+
+
+def identified(
+    x: Float[Tensor, "n ..."],
+    truth: Float[Tensor, "n ..."],
+    decoys: Float[Tensor, "m ..."],
+    place: Int64[Tensor, " n"],
+) -> Bool[Tensor, " n"]:
+    """Is the true record the one nearest to the guess?
+
+    Args:
+        x: guesses; truth: the true records.
+        decoys: the other candidates, in random order.
+        place: where the true record stands among the decoys, -1 = nowhere: then it takes the place of
+            one, ``i`` modulo their number for victim i. Of equal distances the first place wins.
+    """
+    guesses = x.flatten(1).double()
+    distances = torch.cdist(guesses, decoys.flatten(1).double())
+    own = (guesses - truth.flatten(1).double()).norm(dim=1)
+    row = torch.arange(len(x))
+    at = torch.where(place >= 0, place, row % max(len(decoys), 1))
+    distances[row, at] = own
+    return distances.argmin(dim=1) == at

@@ -1,0 +1,263 @@
+"""Scores of a guess at private inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from privbench.contract import ReconstructionGuess, Samples, child_rng
+from privbench.data.truth import Truth
+from privbench.errors import PluginError
+from privbench.scoring import images, statistics
+from privbench.scoring.assignment import Assigned, assign, matched
+from privbench.scoring.prior import BlindImage, blind_images, nearest
+from privbench.scoring.score import LOWER_LEAKS, RATES, Measured, Score, SeatResult
+
+LINE_UP = 500  # candidates among which a victim is to be found
+SWAPS = 10  # times that grouped guesses are matched to strangers, to see what matching alone gives
+
+
+class LineUp(NamedTuple):
+    """Candidates among which a victim is to be found.
+
+    ``x``: in random order; ``place``: where each record of ``train`` stands among them, -1 = nowhere.
+    """
+
+    x: Float[Tensor, "m ..."]
+    place: Int64[Tensor, " train"]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What reconstructions are compared with.
+
+    Args:
+        truth: which record stood behind each row.
+        held_out: non-members, strangers to every guess.
+        prior: records of the same distribution that are no candidates (auxiliary where there are).
+        auxiliary: what the attacker may hold; None = nothing.
+        rng: of decoys and resamples.
+    """
+
+    truth: Truth
+    held_out: Samples
+    prior: Samples
+    auxiliary: Samples | None
+    rng: torch.Generator
+
+    @cached_property
+    def line_up(self) -> LineUp:
+        """At most 500 of all candidates, drawn at random."""
+        pool = torch.cat([self.truth.train.x, self.held_out.x])
+        order = torch.randperm(len(pool), generator=child_rng(self.rng, "line-up"))[:LINE_UP]
+        place = torch.full((len(pool),), -1)
+        place[order] = torch.arange(len(order))
+        return LineUp(pool[order], place[: len(self.truth.train)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """Each metric's value for each victim; SSIM None where it does not apply."""
+
+    identification: np.ndarray
+    psnr_db: np.ndarray
+    mse: np.ndarray
+    ssim: np.ndarray | None
+
+    def items(self) -> list[tuple[str, np.ndarray]]:
+        """Metrics that apply, headline first."""
+        found = [(n, getattr(self, n)) for n in ("identification", "psnr_db", "mse", "ssim")]
+        return [(name, values) for name, values in found if values is not None]
+
+
+def score_reconstruction(
+    guess: ReconstructionGuess,
+    seat: str,
+    bench: Bench,
+    victims: Int64[Tensor, "n 2"],
+    seen: Int64[Tensor, "m 2"],
+    owned: frozenset[int],
+) -> SeatResult:
+    """Compare rebuilt inputs with the true ones, over the victims alone.
+
+    Args:
+        victims: rows that the attack was asked for; one that it did not guess counts as guessed by
+            the best blind image.
+        seen: rows that the seat saw (guesses of unknown order can be for any of their group).
+        owned: numbers of the seat's own places among the owners.
+
+    Returns:
+        ``identification`` (headline), ``psnr_db``, ``mse``, and ``ssim`` for images of 11 pixels a
+        side or more; the nearest auxiliary record as a reference.
+
+    Raises:
+        PluginError: guesses of another shape than the records, of rows that never were, or twice.
+    """
+    shape = bench.truth.train.x.shape[1:]
+    if len(guess.x) and guess.x.shape[1:] != shape:
+        raise PluginError(
+            f"expected guesses of shape {tuple(shape)}, got {tuple(guess.x.shape[1:])}"
+        )
+    if not len(victims):
+        nothing = statistics.clopper_pearson(0, 0)
+        score = Score("reconstruction", "identification", seat, *nothing[:3], n=0, reliable=False)
+        return SeatResult(seat, (replace(score, note="it saw no row of anybody else"),))
+    sample = bench.truth.sample_of(victims)
+    true = bench.truth.train[sample]
+    labels = true.y if true.y is not None else torch.zeros(len(sample), dtype=torch.int64)
+    blind = blind_images(bench.prior, labels)
+    fallback = min(blind, key=lambda image: images.mse(image.x, true.x).mean())
+    assigned = assign(guess, victims, seen, owned, bench.truth)
+    x = fallback.x.clone()
+    x[assigned.made] = guess.x.cpu().float()[assigned.guess[assigned.made]]
+    values = _measure(x, true.x, bench, sample)
+    bars = _bars(blind, true.x, bench, sample)
+    bars.append(_swapped(guess, assigned, fallback, bench, sample))
+    note = _note(values, assigned.made, bench)
+    scores = tuple(_score(seat, metric, v, bars, note, bench.rng) for metric, v in values.items())
+    measured = tuple(Measured(metric, sample.numpy(), v) for metric, v in values.items())
+    return SeatResult(seat, scores, measured, _references(seat, true.x, bench, sample, bars))
+
+
+@dataclass(frozen=True, eq=False)
+class _Bar:
+    """A blind guess and what it reaches."""
+
+    name: str
+    values: _Values | None
+    identification: float
+
+    def of(self, metric: str) -> float:
+        """Its mean value of a metric; NaN where it has none."""
+        if metric == "identification":
+            return self.identification
+        values = getattr(self.values, metric, None)
+        return float("nan") if values is None or not len(values) else float(values.mean())
+
+
+def _measure(x: Tensor, true: Tensor, bench: Bench, sample: Tensor) -> _Values:
+    decoys, place = bench.line_up
+    hits = images.identified(x, true, decoys, place[sample]).double().numpy()
+    errors = images.mse(x, true)
+    return _Values(hits, images.psnr(errors), errors, images.ssim(x, true))
+
+
+def _bars(blind: tuple[BlindImage, ...], true: Tensor, bench: Bench, sample: Tensor) -> list[_Bar]:
+    candidates = len(bench.line_up.x)
+    return [_Bar(b.name, _measure(b.x, true, bench, sample), 1 / candidates) for b in blind]
+
+
+def _swapped(
+    guess: ReconstructionGuess,
+    assigned: Assigned,
+    fallback: BlindImage,
+    bench: Bench,
+    sample: Tensor,
+) -> _Bar:
+    """What matching in groups gives by itself: the same guesses matched to strangers.
+
+    Where every guess names its row there is nothing to match, and nothing to add.
+    """
+    nothing = _Bar("", None, float("nan"))
+    if not any(len(group.targets) > 1 for group in assigned.groups):
+        return nothing
+    decoys = bench.line_up.x
+    nowhere = torch.full((len(sample),), -1)
+    hits, found = [], []
+    for swap in range(SWAPS):
+        rng = child_rng(bench.rng, "swap", swap)
+        x, strangers = fallback.x.clone(), fallback.x.clone()
+        for group in assigned.groups:
+            drawn = torch.randint(len(bench.held_out), (len(group.targets),), generator=rng)
+            targets = bench.held_out.x[drawn]
+            chosen = matched(guess.x[group.guesses], targets)
+            mine = group.victim >= 0
+            strangers[group.victim[mine]] = targets[mine]
+            good = mine & (chosen >= 0)
+            x[group.victim[good]] = guess.x[group.guesses[chosen[good]]].cpu().float()
+        made = assigned.made
+        others = decoys[~_same(decoys, strangers)]
+        hit = images.identified(x[made], strangers[made], others, nowhere[made])
+        errors = images.mse(x[made], strangers[made])
+        hits.append(float(hit.double().mean()))
+        found.append((errors, images.psnr(errors), images.ssim(x[made], strangers[made])))
+    errors, ratios = (np.concatenate([f[i] for f in found]) for i in (0, 1))
+    alike = None if found[0][2] is None else np.concatenate([f[2] for f in found])
+    return _Bar(
+        "matched to strangers", _Values(errors, ratios, errors, alike), float(np.mean(hits))
+    )
+
+
+def _same(decoys: Tensor, strangers: Tensor) -> Bool[Tensor, " m"]:
+    """Decoys that are one of the strangers themselves."""
+    return torch.cdist(decoys.flatten(1).double(), strangers.flatten(1).double()).amin(dim=1) == 0
+
+
+def _best(metric: str, bars: list[_Bar]) -> tuple[float, str]:
+    known = [bar for bar in bars if np.isfinite(bar.of(metric))]
+    if not known:
+        return float("nan"), ""
+    sign = -1 if metric in LOWER_LEAKS else 1
+    best = max(known, key=lambda bar: sign * bar.of(metric))
+    matching = best.values is not None and best.name == "matched to strangers"
+    name = "1/N" if metric == "identification" and not matching else best.name
+    return best.of(metric), name
+
+
+def _score(
+    seat: str,
+    metric: str,
+    values: np.ndarray,
+    bars: list[_Bar],
+    note: str,
+    rng: torch.Generator,
+    method: str = "",
+) -> Score:
+    if metric in RATES:
+        interval = statistics.clopper_pearson(int(values.sum()), len(values))
+    else:
+        drawn = statistics.numpy_rng(child_rng(rng, "bootstrap", seat, metric))
+        interval = statistics.mean_interval(values, drawn)
+    blind, name = _best(metric, bars)
+    return Score(
+        "reconstruction",
+        metric,
+        seat,
+        *interval[:3],
+        n=len(values),
+        blind=blind,
+        blind_name=name,
+        reliable=interval.reliable,
+        note=note,
+        method=method,
+    )
+
+
+def _note(values: _Values, made: Tensor, bench: Bench) -> str:
+    capped = float((values.psnr_db >= images.CAP).mean())
+    parts = [
+        f"identified among {len(bench.line_up.x)}",
+        f"PSNR median {np.median(values.psnr_db):.1f} dB, {capped:.0%} at the cap of 100 dB, range 1",
+    ]
+    missing = int((~made).sum())
+    if missing:
+        parts.append(f"{missing} victims were not guessed and count as blind")
+    return "; ".join(parts)
+
+
+def _references(
+    seat: str, true: Tensor, bench: Bench, sample: Tensor, bars: list[_Bar]
+) -> tuple[Score, ...]:
+    if bench.auxiliary is None:
+        return ()
+    values = _measure(nearest(true, bench.auxiliary.x), true, bench, sample)
+    method = "nearest auxiliary record (uses the truth)"
+    return tuple(
+        _score(seat, metric, v, bars, "", bench.rng, method) for metric, v in values.items()
+    )

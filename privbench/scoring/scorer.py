@@ -1,0 +1,145 @@
+"""The scorer: alone with the truth, it compares guesses with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from privbench.contract import (
+    Guess,
+    InversionGuess,
+    MembershipGuess,
+    ReconstructionGuess,
+    Samples,
+    child_rng,
+    no_rows,
+)
+from privbench.data.splits import Opened
+from privbench.errors import NotApplicable, PluginError
+from privbench.scoring.evaluator import train_evaluator
+from privbench.scoring.inversion import score_inversion
+from privbench.scoring.membership import score_membership
+from privbench.scoring.prior import membership_from_inputs
+from privbench.scoring.reconstruction import Bench, score_reconstruction
+from privbench.scoring.score import SeatResult
+
+NOBODY: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Scores guesses about one target.
+
+    Args:
+        opened: data, splits and truth.
+        seed: of decoys, folds and resamples.
+        device: where the evaluator computes.
+    """
+
+    opened: Opened
+    seed: int
+    device: str = "cpu"
+
+    def score(
+        self,
+        goal: str,
+        seat: str,
+        guess: Guess,
+        *,
+        owned: frozenset[int] = NOBODY,
+        by_construction: bool = False,
+        victims: Int64[Tensor, "n 2"] | None = None,
+        seen: Int64[Tensor, "m 2"] | None = None,
+    ) -> SeatResult:
+        """Compare one seat's guess, and the blind one, with the truth.
+
+        Args:
+            owned: numbers of the seat's own places among the owners; its records do not count.
+            victims: rows that the attack was asked for (reconstruction).
+            seen: rows that the seat saw in traffic.
+
+        Raises:
+            NotApplicable: the split has no records for this goal.
+            PluginError: the guess is of the wrong type, shape or rows.
+        """
+        seen = no_rows().reshape(0, 2) if seen is None else seen
+        victims = seen if victims is None else victims
+        if isinstance(guess, MembershipGuess) and goal == "membership":
+            result = self._membership(guess, seat, owned)
+        elif isinstance(guess, ReconstructionGuess) and goal == "reconstruction":
+            result = score_reconstruction(guess, seat, self._bench, victims, seen, owned)
+        elif isinstance(guess, InversionGuess) and goal == "inversion":
+            classes = self.opened.population.classes
+            result = score_inversion(
+                guess, seat, self._evaluator, self._prior, classes, self.device
+            )
+        else:
+            raise PluginError(
+                f"goal '{goal}' got a {type(guess).__name__}; expected membership with a "
+                "MembershipGuess, reconstruction with a ReconstructionGuess or inversion with an "
+                "InversionGuess"
+            )
+        capture = self._capture(seen, owned)
+        scores = [
+            replace(score, by_construction=by_construction, capture=capture)
+            for score in result.scores
+        ]
+        return replace(result, scores=tuple(scores))
+
+    def _membership(self, guess: MembershipGuess, seat: str, owned: frozenset[int]) -> SeatResult:
+        truth, member = self.opened.truth, self.opened.truth.member
+        if member is None or truth.places is None:
+            raise NotApplicable(
+                "membership needs members and non-members drawn from one pool, data.split=official "
+                "has none; type data.split=thirds"
+            )
+        own = truth.owned(owned)[truth.places.clamp(min=0)] & member
+        return score_membership(guess, seat, member, own, self._blind_membership, self._rng)
+
+    def _capture(self, seen: Tensor, owned: frozenset[int]) -> float | None:
+        """Share of the members that the seat saw, its own left out on both sides."""
+        if not len(seen):
+            return None
+        truth = self.opened.truth
+        saw = torch.zeros(len(truth.train), dtype=torch.bool)
+        saw[truth.sample_of(seen)] = True
+        others = ~truth.owned(owned)
+        return float((saw & others).sum() / others.sum().clamp(min=1))
+
+    @property
+    def _rng(self) -> torch.Generator:
+        return child_rng(torch.Generator().manual_seed(self.seed), "scorer")
+
+    @cached_property
+    def _blind_membership(self) -> np.ndarray:
+        member, candidates = self.opened.truth.member, self.opened.candidates
+        if member is None or candidates is None:
+            return np.empty(0)
+        return membership_from_inputs(candidates, member, child_rng(self._rng, "blind"))
+
+    @cached_property
+    def _prior(self) -> Samples:
+        people = self.opened.population
+        return people.held_out if people.auxiliary is None else people.auxiliary
+
+    @cached_property
+    def _bench(self) -> Bench:
+        people = self.opened.population
+        rng = child_rng(self._rng, "reconstruction")
+        return Bench(self.opened.truth, people.held_out, self._prior, people.auxiliary, rng)
+
+    @cached_property
+    def _evaluator(self) -> nn.Module:
+        if self.opened.evaluator is None:
+            raise NotApplicable(
+                "inversion is judged by a network trained on records kept for it, and this split has "
+                "none; type data.split=thirds"
+            )
+        rng = child_rng(self._rng, "evaluator")
+        classes = self.opened.population.classes
+        return train_evaluator(self.opened.evaluator, classes, rng, self.device)

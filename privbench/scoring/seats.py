@@ -1,0 +1,181 @@
+"""Many seats in one line each: the worst, the median, the best.
+
+The largest of many estimates is too large: 50 hosts that all succeed with one victim in ten show a
+maximum of 0.17 on 100 victims. So the worst seat is *selected* on one half of the records and *estimated*
+on the other; halves are swapped and the two estimates averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from privbench.contract import child_rng
+from privbench.scoring import statistics
+from privbench.scoring.score import LOWER_LEAKS, RATES, Measured, Score, SeatResult
+from privbench.scoring.statistics import Interval
+
+__all__ = ["SeatResult", "summarise"]
+
+DRAWS = 400  # resamples of each seat; there may be hundreds of seats
+FEWEST = 4  # records below which halves say nothing
+
+
+def summarise(results: Sequence[SeatResult], seed: int) -> tuple[Score, ...]:
+    """The scores of every seat and, of several, those of the worst, the median and the best.
+
+    Metrics at low false positive rates are left out of the summary: half of the non-members are too
+    few for them.
+    """
+    scores = [score for result in results for score in result.scores]
+    if len(results) < 2:
+        return tuple(scores)
+    rng = child_rng(torch.Generator().manual_seed(seed), "seats")
+    for metric in [measured.metric for measured in results[0].measured]:
+        pairs = [
+            (measured, score)
+            for result in results
+            for measured in result.measured
+            for score in result.scores
+            if measured.metric == score.metric == metric and len(measured.records)
+        ]
+        if pairs:
+            draw = statistics.numpy_rng(child_rng(rng, metric))
+            scores += _summary([p[0] for p in pairs], [p[1] for p in pairs], draw)
+    return tuple(scores)
+
+
+def _summary(
+    measured: list[Measured], scores: list[Score], rng: np.random.Generator
+) -> list[Score]:
+    half = _halves(measured, rng)
+    sign = -1 if measured[0].metric in LOWER_LEAKS else 1
+    captures = [score.capture for score in scores if score.capture is not None]
+    base = replace(
+        scores[0],
+        n=round(float(np.median([score.n for score in scores]))),
+        n_negative=round(float(np.median([score.n_negative for score in scores]))),
+        capture=float(np.median(captures)) if captures else None,
+    )
+    chosen = f"of {len(scores)} seats, selected on one half of the records, estimated on the other"
+    found = []
+    for name, direction in (("worst", sign), ("best", -sign)):
+        interval, seats = _selected(measured, half, direction, rng)
+        found.append(_named(base, name, interval, [scores[i] for i in seats], chosen))
+    middle = _named(base, "median", _median(measured, rng), scores, f"of {len(scores)} seats")
+    return [found[0], middle, found[1]]
+
+
+def _named(base: Score, name: str, interval: Interval, of: list[Score], note: str) -> Score:
+    return replace(
+        base,
+        seat=name,
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        reliable=interval.reliable,
+        blind=float(np.mean([score.blind for score in of])),
+        blind_name=of[0].blind_name,
+        note=note,
+    )
+
+
+def _halves(measured: list[Measured], rng: np.random.Generator) -> np.ndarray:
+    """For each record number: True = first half. Members and non-members are halved apart."""
+    records = np.concatenate([m.records for m in measured])
+    bits = np.concatenate([_bits(m) for m in measured])
+    first = np.zeros(int(records.max()) + 1, dtype=bool)
+    for bit in (True, False):
+        mine = np.unique(records[bits == bit])
+        first[rng.permutation(mine)[: len(mine) // 2]] = True
+    return first
+
+
+def _bits(measured: Measured) -> np.ndarray:
+    if measured.member is None:
+        return np.ones(len(measured.records), dtype=bool)
+    return measured.member
+
+
+def _selected(
+    measured: list[Measured], half: np.ndarray, direction: int, rng: np.random.Generator
+) -> tuple[Interval, list[int]]:
+    """Select on one half, estimate on the other, swap, average; and which seats were selected.
+
+    The interval is that of the two selected seats' estimates: exact for shares of hits, a bootstrap
+    over records for the rest.
+    """
+    estimates, draws, hits, seats, count = [], [], 0.0, [], 0
+    for flip in (False, True):
+        there = [_value(_part(m, half[m.records] ^ flip)) for m in measured]
+        seat = int(np.argmax(np.nan_to_num(direction * np.array(there), nan=-np.inf)))
+        rest = _part(measured[seat], ~(half[measured[seat].records] ^ flip))
+        if not np.isfinite(there[seat]) or not np.isfinite(_value(rest)):
+            return _raw(measured, direction)
+        seats.append(seat)
+        estimates.append(_value(rest))
+        hits, count = hits + float(rest.values.sum()), count + len(rest.records)
+        if rest.metric not in RATES:
+            draws.append(_draws(rest, rng))
+    value = float(np.mean(estimates))
+    if measured[0].metric in RATES:
+        exact = statistics.clopper_pearson(round(hits), count)
+        return Interval(value, exact.low, exact.high, count >= FEWEST), seats
+    low, high = statistics.percentiles(np.mean(draws, axis=0), count)
+    return Interval(value, low, high, count >= statistics.FEW), seats
+
+
+def _raw(measured: list[Measured], direction: int) -> tuple[Interval, list[int]]:
+    """With too few records to halve: the extreme itself, marked unreliable."""
+    values = direction * np.array([_value(m) for m in measured])
+    seat = int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
+    value = _value(measured[seat])
+    return Interval(value, value, value, False), [seat]
+
+
+def _median(measured: list[Measured], rng: np.random.Generator) -> Interval:
+    """Median over seats; resamples draw records once for all seats, which saw the same ones."""
+    values = np.array([_value(m) for m in measured])
+    seed = int(rng.integers(2**62))
+    shared = _shared(measured)
+    draws = np.stack([_draws(m, np.random.default_rng(seed)) for m in shared])
+    value = float(np.nanmedian(values))
+    low, high = statistics.percentiles(np.nanmedian(draws, axis=0), len(measured[0].records))
+    few = min(len(m.records) for m in measured) < statistics.FEW
+    return Interval(value, min(low, value), max(high, value), not few)
+
+
+def _shared(measured: list[Measured]) -> list[Measured]:
+    """The same, with records in rising order: equal draws then mean equal records."""
+    return [_part(m, np.argsort(m.records, kind="stable")) for m in measured]
+
+
+def _part(measured: Measured, chosen: np.ndarray) -> Measured:
+    bits = None if measured.member is None else measured.member[chosen]
+    return replace(
+        measured, records=measured.records[chosen], values=measured.values[chosen], member=bits
+    )
+
+
+def _value(measured: Measured) -> float:
+    if measured.member is None:
+        return float(measured.values.mean()) if len(measured.values) else float("nan")
+    if not measured.member.any() or measured.member.all():
+        return float("nan")
+    if measured.threshold is None:
+        return statistics.auc(measured.values, measured.member)
+    right = (measured.values > measured.threshold) == measured.member
+    return float((right[measured.member].mean() + right[~measured.member].mean()) / 2)
+
+
+def _draws(measured: Measured, rng: np.random.Generator) -> np.ndarray:
+    if measured.member is None:
+        return statistics.mean_draws(measured.values, DRAWS, rng)
+    if measured.threshold is None:
+        return statistics.auc_draws(measured.values, measured.member, DRAWS, rng)
+    right = ((measured.values > measured.threshold) == measured.member).astype(np.float64)
+    sides = (right[measured.member], right[~measured.member])
+    return np.mean([statistics.mean_draws(side, DRAWS, rng) for side in sides], axis=0)
