@@ -20,6 +20,7 @@ from privbench.contract import (
     batches,
     child_rng,
     load_name,
+    spec_of,
 )
 from privbench.errors import TrainingError, UsageError
 from privbench.toolkit import stacked
@@ -278,3 +279,21 @@ def test_refuses_what_it_cannot_do(recipe: Recipe, pool: Samples) -> None:
     wild = replace(recipe, optimizer=Spec("torch.optim.SGD", {"lr": 1e30}))
     with pytest.raises(TrainingError, match="NaN"):
         trained(wild, pool)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dp_agrees_with_the_defense_of_the_target(recipe: Recipe, pool: Samples) -> None:
+    defense = load_name("defenses.dpsgd.DpSgd")(noise=0.05, clip=0.5).resolved(30, 10, 6)
+    recipe = replace(
+        recipe,
+        batch=10,
+        sampling="poisson",
+        mechanism=defense.mechanism(),
+        learning=spec_of(defense),
+    )
+    train = load_name(TRAIN)
+    nets = [
+        train(recipe, pool[mine], rng)
+        for mine, rng in zip(members(pool), generators(), strict=True)
+    ]
+    assert largest_difference(trained(recipe, pool), nets) < 1e-5
