@@ -65,7 +65,7 @@ class Plan:
         return fingerprint(
             data_digest,
             digest_of_rooms(*TRAINING_ROOMS),
-            torch.__version__,
+            str(torch.__version__),
             [canonical(part) for part in (self.data, self.model, self.regime, self.defenses)],
             canonical(self.capture),
             canonical(self.attack.actor() if self.attack.actor else None),
