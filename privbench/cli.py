@@ -133,19 +133,19 @@ def _report(words: list[str]) -> int:
 
 
 def _plugins(words: list[str]) -> int:
-    """``plugins list | check [DISTRIBUTION] | new attack NAME``."""
+    """``plugins list | check [NAME] | new attack NAME``."""
     if words == ["list"]:
         print(_inventory(with_provider=True))
         return 0
     if words[:1] == ["check"] and len(words) <= 2:
         from privbench.checks import report_on
 
-        return FAILED if report_on(words[1] if len(words) == 2 else None) else 0
+        return FAILED if report_on(*words[1:]) else 0
     if words[:2] == ["new", "attack"] and len(words) == 3:
         print(scaffold(words[2], Path.cwd()))
         return 0
     raise UsageError(
-        "expected: privbench plugins list, plugins check [DISTRIBUTION] or plugins new attack NAME; "
+        "expected: privbench plugins list, plugins check [NAME] or plugins new attack NAME; "
         f"got: plugins {' '.join(words)}"
     )
 

@@ -133,6 +133,10 @@ class Truth:
         chosen = last[torch.randperm(len(self.train), generator=rng)]
         return rows[chosen[chosen >= 0][:count].sort().values]
 
+    def take(self, other: Truth) -> None:
+        """Take over the batches and owners of another truth."""
+        self._batches, self.owners, self._index = dict(other._batches), other.owners, None
+
     def save(self, file: Path) -> None:
         """Write batches and owners (the records themselves are opened again by seed)."""
         index = self._indexed()
