@@ -1,0 +1,177 @@
+"""The part of a network before what a seat sees, as a function of the input."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+
+from privbench.contract import Layer, Topology, Weights
+from privbench.errors import NotApplicable
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """A network up to one layer, with the weights of one step.
+
+    Args:
+        layer: the layer where it ends.
+        module: the truncated network; its own parameter values are of no meaning.
+        state: the values to use instead, by their names in the whole network's state dict.
+    """
+
+    layer: Layer
+    module: nn.Module
+    state: State
+
+    def __call__(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n channels ..."]:
+        """What travels from the layer for these inputs, on the inputs' device."""
+        state = {name: tensor.to(x.device) for name, tensor in self.state.items()}
+        value: Tensor = torch.func.functional_call(self.module, state, (x,))
+        return value.reshape(len(x), *self.layer.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class StackedPrefix:
+    """The same prefix with several sets of weights, applied at once.
+
+    Args:
+        stacked: tensors with a leading axis over the sets.
+    """
+
+    layer: Layer
+    module: nn.Module
+    stacked: State
+
+    def __call__(self, x: Float[Tensor, "sets n ..."]) -> Float[Tensor, "sets n channels ..."]:
+        """What travels from the layer for inputs ``x[s]`` under weights number ``s``."""
+
+        def one(state: State, part: Tensor) -> Tensor:
+            value: Tensor = torch.func.functional_call(self.module, dict(state), (part,))
+            return value
+
+        value = torch.func.vmap(one)(dict(self.stacked), x)
+        return value.reshape(*x.shape[:2], *self.layer.shape)
+
+
+def stack(prefixes: Sequence[Prefix], device: str = "cpu") -> StackedPrefix:
+    """Prefixes of one layer of one architecture as one function over all of them."""
+    first = prefixes[0]
+    stacked = {
+        name: torch.stack([prefix.state[name] for prefix in prefixes]).to(device)
+        for name in first.state
+    }
+    return StackedPrefix(first.layer, first.module, stacked)
+
+
+class Prefixes:
+    """Every prefix that a seat can compute: traced once a layer, with the weights that it holds.
+
+    Args:
+        topology: of the run.
+        weights: those of the seat (``view.weights``), of one or many steps.
+    """
+
+    def __init__(self, topology: Topology, weights: Sequence[Weights]) -> None:
+        self._topology = topology
+        self._held: dict[str, dict[int, list[Weights]]] = {}
+        for held in weights:
+            for name in held.tensors:
+                self._held.setdefault(name, {}).setdefault(held.step, []).append(held)
+        self._modules: dict[str, nn.Module] = {}
+        self._traced: fx.GraphModule | None = None
+
+    def at(self, layer: str, step: int) -> Prefix:
+        """The network up to the cut of ``layer``, with the weights nearest to ``step``.
+
+        A tensor that the seat does not hold at ``step`` is taken from the latest earlier step, or,
+        where there is none, from the first later one.
+
+        Raises:
+            NotApplicable: the seat lacks weights of a layer on the way.
+        """
+        state = {}
+        for name, like in self._module(layer).state_dict().items():
+            if not like.is_floating_point():
+                state[name] = like  # counters of batches: no output depends on them
+                continue
+            found = self._nearest(name, step)
+            if found is None:
+                raise NotApplicable(
+                    f"the seat sees layer '{layer}' but does not know '{name}' on the way to it; "
+                    "choose a host that the stem feeds, or a threat that grants prefix_weights"
+                )
+            state[name] = found
+        return Prefix(self._topology.layer(layer), self._module(layer), state)
+
+    def _nearest(self, name: str, step: int) -> Tensor | None:
+        steps = sorted(self._held.get(name, {}))
+        after = bisect_right(steps, step)
+        for known in (*reversed(steps[:after]), *steps[after:]):
+            found = self._whole(name, known)
+            if found is not None:
+                return found
+        return None
+
+    def _whole(self, name: str, step: int) -> Tensor | None:
+        """A tensor as held at one step, put together from slices where these cover the layer."""
+        pieces: dict[int, Tensor] = {}
+        for held in self._held[name][step]:
+            if held.units is None:
+                return held.tensors[name]
+            if len(held.units) == len(held.tensors[name]) and not self._by_input(held.layer):
+                pieces.update(zip(held.units, held.tensors[name], strict=True))
+        layer = next((each for each in self._topology.layers if name in each.parameters), None)
+        if layer is None or set(pieces) != set(range(layer.channels)):
+            return None
+        return torch.stack([pieces[unit] for unit in range(layer.channels)])
+
+    def _by_input(self, layer: str) -> bool:
+        """Are a layer's slices blocks of input channels? Then no set of them is put together here."""
+        return any(p.layer == layer and p.side == "input" for p in self._topology.slices)
+
+    def _module(self, layer: str) -> nn.Module:
+        if layer not in self._modules:
+            if self._traced is None:
+                self._traced = fx.symbolic_trace(self._topology.net.module())
+            cut = self._topology.layer(layer).cut
+            self._modules[layer] = truncated(self._traced, cut)
+        return self._modules[layer]
+
+
+def prefix(topology: Topology, weights: Sequence[Weights], layer: str, step: int) -> Prefix:
+    """The network up to ``layer`` with a seat's weights nearest to ``step``; see ``Prefixes.at``.
+
+    Returns:
+        a function from inputs ``(n, *shape)`` to what travels, ``(n, channels, ...)``.
+    """
+    return Prefixes(topology, weights).at(layer, step)
+
+
+def truncated(traced: fx.GraphModule, cut: str) -> fx.GraphModule:
+    """A traced network that ends at the node ``cut`` and holds only what leads there."""
+    end = next((node for node in traced.graph.nodes if node.name == cut), None)
+    if end is None:
+        names = ", ".join(node.name for node in traced.graph.nodes)
+        raise NotApplicable(f"the network has no node '{cut}'; its nodes are {names}")
+    needed, waiting = {end}, [end]
+    while waiting:
+        for before in waiting.pop().all_input_nodes:
+            if before not in needed:
+                needed.add(before)
+                waiting.append(before)
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in traced.graph.nodes:
+        if node in needed or node.op == "placeholder":
+            copies[node] = graph.node_copy(node, lambda before: copies[before])
+    graph.output(copies[end])
+    module = fx.GraphModule(traced, graph)
+    module.delete_all_unused_submodules()
+    return module.eval()
