@@ -92,7 +92,7 @@ def carry_out(plan: Plan) -> Report:
         views = [fitted(plan, view, seal, store) for view in cut(plan, opened, target, seats)]
         oracle = oracle_of(plan, target, seats[0])
         guesses = seal.attack(spec_of(plan.attack), views, attack_seed(plan), oracle)
-    guess_hash = fingerprint(codec.encode(tuple(guesses)))  # before the truth is opened
+    guess_hash = fingerprint(tuple(guesses))  # before the truth is opened
     results = scored(plan, opened, views, guesses)
     models = [int(fit.facts.get("models", 0)) for view in views for fit in view.fitted]
     return replace(
@@ -135,12 +135,12 @@ def fitted(plan: Plan, view: View, seal: Seal, store: Store) -> View:
 
 def _learned(plan: Plan, fit: Spec, knowledge: Knowledge, seal: Seal, store: Store) -> Fitted:
     seed = attack_seed(plan)
-    given = codec.encode((fit.target, dict(fit.kwargs), knowledge))
+    given = (fit.target, dict(fit.kwargs), knowledge)
 
     def make(folder: Path) -> None:
         codec.save(seal.fit(fit, knowledge, seed), folder / "fitted")
 
-    name = fingerprint(given, seed, plan.threads, torch.__version__, digest_of_rooms("toolkit"))
+    name = fingerprint(given, seed, plan.threads, str(torch.__version__), digest_of_rooms("toolkit"))
     result: Fitted = codec.load(store.get_or_make("fits", name, make) / "fitted")
     return result
 
