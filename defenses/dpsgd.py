@@ -151,9 +151,9 @@ class DpSgd(LearningDefense):
 
     def _out_of_reach(self, rate: float, steps: int) -> TrainingError:
         return TrainingError(
-            f"no noise up to {MOST:.0f} x clip keeps epsilon {self.epsilon} at delta {self.delta} over {steps} steps that "
-            f"each visit {rate:.1%} of the records; ask for more with regime.learning.epsilon=..., "
-            "or train less with regime.epochs=... or regime.batch=..."
+            f"no noise up to {MOST:.0f} x clip keeps epsilon {self.epsilon} at delta {self.delta} "
+            f"over {steps} steps that each visit {rate:.1%} of the records; ask for more with "
+            "regime.learning.epsilon=..., or train less with regime.epochs=... or regime.batch=..."
         )
 
     def _unresolved(self) -> UsageError:

@@ -126,6 +126,11 @@ def private(recipe: Recipe, learning: LearningDefense, records: int, steps: int)
     )
 
 
+def defenses_of(wire: Wire) -> tuple[Spec, ...]:
+    """The message defenses in force, as data: an adaptive attacker knows them."""
+    return tuple(spec_of(defense) for defense in wire.defenses)
+
+
 def privacy_of(recipe: Recipe) -> PrivacyCost | None:
     """The guarantee that a recipe's learning defense gives; None = none."""
     return None if recipe.learning is None else recipe.learning.build().cost()

@@ -20,7 +20,7 @@ from privbench.contract import (
 )
 from privbench.data.population import Population
 from privbench.errors import TrainingError, UsageError
-from privbench.regimes.base import Regime, Trained, privacy_of
+from privbench.regimes.base import Regime, Trained, defenses_of, privacy_of
 from privbench.regimes.training import Training, accuracy, total_steps, training_flops
 from privbench.wire.wire import Wire
 
@@ -60,7 +60,7 @@ class Centralized(Regime):
         recipe = self.recipe(net, len(samples))
         goal = self._goal(net, population, rng, device)
         training = Training(recipe, samples, rng)
-        topology = _topology(recipe, net, len(samples), training.steps)
+        topology = _topology(recipe, wire, len(samples), training.steps)
         wire.open(topology)
         crossed = torch.zeros(len(samples), dtype=torch.bool)
         visits = 0
@@ -130,20 +130,21 @@ class _Goal:
 
     def missed(self, training: Training) -> TrainingError:
         return TrainingError(
-            f"training never reached an accuracy of {self.accuracy:.3f} on auxiliary records; after "
-            f"{training.steps} steps it was {self.found(training):.3f}: train longer with "
+            f"training never reached an accuracy of {self.accuracy:.3f} on auxiliary records; "
+            f"after {training.steps} steps it was {self.found(training):.3f}: train longer with "
             "regime.epochs=..., or ask for less with regime.stop_at=..."
         )
 
 
-def _topology(recipe: Recipe, net: Net, records: int, steps: int) -> Topology:
+def _topology(recipe: Recipe, wire: Wire, records: int, steps: int) -> Topology:
     return Topology(
         regime=Centralized.name,
         parties=("owners", "trainer"),
         owners=("owners",),
-        net=replace(net, weights=None),
+        net=replace(recipe.net, weights=None),
         steps=steps,
         steps_per_epoch=steps_per_epoch(recipe, records),
+        defenses=defenses_of(wire),
     )
 
 

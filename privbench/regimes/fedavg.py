@@ -22,7 +22,7 @@ from privbench.contract import (
 )
 from privbench.data.population import Population
 from privbench.errors import UsageError
-from privbench.regimes.base import Regime, Trained, privacy_of, private
+from privbench.regimes.base import Regime, Trained, defenses_of, privacy_of, private
 from privbench.regimes.federation import Direct, Exchange, State, Work, federate, federation_of
 from privbench.regimes.training import training_flops
 from privbench.wire.wire import Wire
@@ -72,7 +72,7 @@ class FedAvg(Regime):
 
     batch: int = 10  # records of one client a step
     clients: int = 12
-    rounds: int = 100
+    rounds: int = 60
     local_steps: int = 5  # an epoch of the digits, where a client holds 50 records
 
     def recipe(self, net: Net, records: int) -> Recipe:
@@ -108,6 +108,7 @@ class FedAvg(Regime):
             net=replace(net, weights=None),
             steps=self.rounds,
             steps_per_epoch=self._rounds_per_epoch(len(samples)),
+            defenses=defenses_of(wire),
         )
         wire.open(topology)
         exchange = OverWire(wire, population, parties)

@@ -108,10 +108,11 @@ def federate(
 
 def _local(learner: Learner, received: State, batches: Sequence[Tensor]) -> State:
     """One client's round: its update."""
-    learner.restart({**learner.state(), **received})
+    learner.restart(received)
     for batch in batches:
         learner.learn(batch)
-    return {name: learner.state()[name] - tensor for name, tensor in received.items()}
+    local = learner.state()
+    return {name: local[name] - tensor for name, tensor in received.items()}
 
 
 def _floating(state: dict[str, Tensor]) -> State:

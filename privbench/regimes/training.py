@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -29,6 +29,18 @@ NAME = "privbench.regimes.training.train"
 """Import name of ``train``, as recipes hand it around."""
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""``(n, classes)`` outputs and ``(n,)`` labels to the mean loss, a scalar."""
+
+Backward = Callable[[nn.Module, Samples, Loss], None]
+"""Leaves the gradients of a batch's mean loss in the network's parameters."""
+
+
+def whole_backward(net: nn.Module, batch: Samples, loss: Loss) -> None:
+    """Forward and backward pass in one piece."""
+    loss(net(batch.x), cast(Tensor, batch.y)).backward()
+
+
 class Learner:
     """One module, its optimiser and its endless order of batches.
 
@@ -40,18 +52,26 @@ class Learner:
         samples: labelled records.
         order: draws the batches.
         noise: all randomness of a learning defense and of random layers such as dropout.
+        backward: how a batch's gradients are computed.
 
     Raises:
         UsageError: labels are withheld, or the recipe asks for what this loop does not do.
     """
 
     def __init__(
-        self, recipe: Recipe, samples: Samples, order: torch.Generator, noise: torch.Generator
+        self,
+        recipe: Recipe,
+        samples: Samples,
+        order: torch.Generator,
+        noise: torch.Generator,
+        backward: Backward = whole_backward,
     ) -> None:
         _check(recipe, samples)
         self.samples = samples
         self.module = recipe.net.module().to(samples.x).train()
-        self._loss = getattr(F, recipe.loss)
+        self._live = {name: t.detach() for name, t in self.module.state_dict().items()}
+        self._loss: Loss = getattr(F, recipe.loss)
+        self._backward = backward
         self._net = self.module
         self._optimizer = load_name(recipe.optimizer.target)(
             self.module.parameters(), **recipe.optimizer.kwargs
@@ -74,17 +94,18 @@ class Learner:
         batch = self.samples[positions.to(self.samples.x.device)]
         with _seeded(self._noise.initial_seed() + self._steps, batch.x.device):
             self._optimizer.zero_grad()
-            self._loss(self._net(batch.x), batch.y).backward()
+            self._backward(self._net, batch, self._loss)
             self._optimizer.step()
         self._steps += 1
 
     def state(self) -> dict[str, Tensor]:
-        """The parameters and buffers as they are now (live, detached)."""
-        return {name: tensor.detach() for name, tensor in self.module.state_dict().items()}
+        """Parameters and buffers: detached, and live, so that the next step changes them."""
+        return dict(self._live)
 
     def restart(self, state: dict[str, Tensor]) -> None:
-        """Go on from other parameters, with an optimiser that remembers nothing."""
-        self.module.load_state_dict(state)
+        """Go on from these parameters, with an optimiser that remembers nothing."""
+        for name, tensor in state.items():
+            self._live[name].copy_(tensor)
         self._optimizer.state.clear()
 
 
@@ -107,12 +128,20 @@ class Training:
         samples: labelled records, on the device where training happens.
         rng: initial weights come from its child ``init``, batches from ``batches``, noise of a
             learning defense and of random layers from ``noise``.
+        backward: how a batch's gradients are computed.
     """
 
-    def __init__(self, recipe: Recipe, samples: Samples, rng: torch.Generator) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        samples: Samples,
+        rng: torch.Generator,
+        backward: Backward = whole_backward,
+    ) -> None:
         start = started(recipe, rng)
         self.steps = total_steps(recipe, len(samples))
-        self.learner = Learner(start, samples, child_rng(rng, "batches"), child_rng(rng, "noise"))
+        order, noise = child_rng(rng, "batches"), child_rng(rng, "noise")
+        self.learner = Learner(start, samples, order, noise, backward)
         self._net = recipe.net
 
     def __iter__(self) -> Iterator[Step]:

@@ -1,0 +1,173 @@
+"""Two-party split learning: a client with the data, a server with the rest of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from privbench.contract import (
+    Layer,
+    Message,
+    Net,
+    Pairs,
+    Samples,
+    Slice,
+    Topology,
+    steps_per_epoch,
+)
+from privbench.data.population import Population
+from privbench.errors import UsageError
+from privbench.regimes.base import Regime, Trained, defenses_of
+from privbench.regimes.centralized import Centralized
+from privbench.regimes.training import Loss, Training, training_flops
+from privbench.slicenet.graph import Graph, Stage, trace
+from privbench.wire.wire import Wire
+
+CLIENT, SERVER = "client", "split_server"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split(Regime):
+    """One client runs the first layers, one server the others.
+
+    P. Vepakomma, O. Gupta, T. Swedish, R. Raskar: Split learning for health: Distributed deep
+    learning without sharing raw patient data, 2018, https://arxiv.org/abs/1812.00564.
+    This is their simple configuration, with one client: labels go to the server with the
+    activations. (In the U-shaped one the client keeps labels and the last layer.)
+
+    It computes what centralized training computes, cut in two.
+
+    Args:
+        stem: number of layers, from the first, that the client runs.
+    """
+
+    name: ClassVar[str] = "split"
+
+    stem: int = 1  # layers
+
+    def train(
+        self, net: Net, population: Population, wire: Wire, rng: torch.Generator, device: str
+    ) -> Trained:
+        """See ``Regime.train``."""
+        if self.learning is not None:
+            raise UsageError(
+                "regime=split has no learning defense: whose gradients would be clipped, the "
+                "client's or the server's? Leave regime.learning out, or use regime=dpsgd"
+            )
+        samples = population.train.to(device)
+        recipe = self.recipe(net, len(samples))
+        cut = _Cut(wire)
+        training = Training(recipe, samples, rng, cut.backward)
+        graph = trace(training.learner.module, samples.x.shape[1:], self.stem)
+        topology = Topology(
+            regime=self.name,
+            parties=(CLIENT, SERVER),
+            owners=(CLIENT,),
+            net=replace(net, weights=None),
+            steps=training.steps,
+            steps_per_epoch=steps_per_epoch(recipe, len(samples)),
+            layers=_layers(graph),
+            slices=_slices(graph),
+            defenses=defenses_of(wire),
+        )
+        wire.open(topology)
+        visits = 0
+        for step in training:
+            population.note(step.number, step.positions)
+            wire.begin(step.number, torch.zeros_like(step.positions))
+            if wire.wants(step.number, "slice_weights"):
+                wire.hold(step.number, training.learner.state())
+            cut.begin(step.number, graph)
+            visits += len(step.positions)
+        return Trained(
+            net=training.result(),
+            recipe=recipe,
+            trainer=self.trainer,
+            topology=topology,
+            bytes_per_sample=sum(wire.bytes.values()) / max(1, visits),
+            flops_per_sample=training_flops(net, samples),
+        )
+
+    def equivalent(self) -> Regime:
+        """Centralized training with the same settings: the same numbers in the same order."""
+        return Centralized(
+            lr=self.lr,
+            optimizer=self.optimizer,
+            optimizer_args=self.optimizer_args,
+            epochs=self.epochs,
+            batch=self.batch,
+        )
+
+    def query_pairs(
+        self, trained: Trained, states: dict[int, dict[str, Tensor]], x: Float[Tensor, "n ..."]
+    ) -> tuple[Pairs, ...]:
+        """What the client's part gives for these inputs, at each step of which weights were kept."""
+        module = trained.topology.net.module()
+        stem = trace(module, x.shape[1:], self.stem).placed("stem")
+        found = []
+        for step, state in sorted(states.items()):
+            module.load_state_dict(state)
+            with torch.no_grad():
+                found.append(Pairs(step, stem[-1].layer.name, x, _run(stem, x)))
+        return tuple(found)
+
+
+class _Cut:
+    """A batch's forward and backward pass with two messages between them, and the labels' one."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._step = 0
+        self._client: Sequence[Stage] = ()
+        self._server: Sequence[Stage] = ()
+
+    def begin(self, step: int, graph: Graph) -> None:
+        """The next pass belongs to this step."""
+        self._step = step
+        self._client = graph.placed("stem")
+        self._server = (*graph.placed("body"), *graph.placed("tail"))
+
+    def backward(self, net: nn.Module, batch: Samples, loss: Loss) -> None:
+        """Leave the gradients of both parts in their parameters."""
+        smashed = _run(self._client, batch.x)
+        received = self._send(CLIENT, SERVER, "activation", smashed.detach()).requires_grad_()
+        labels = self._send(CLIENT, SERVER, "labels", _labels(batch))
+        loss(_run(self._server, received), labels).backward()
+        slope = received.grad if received.grad is not None else torch.zeros_like(received)
+        smashed.backward(self._send(SERVER, CLIENT, "gradient", slope))
+
+    def _send(self, sender: str, receiver: str, kind: str, payload: Tensor) -> Tensor:
+        layer = self._client[-1].layer.name
+        rows = torch.arange(len(payload))
+        message = Message(self._step, "train", sender, receiver, kind, layer, None, payload, rows)
+        return self._wire.send(message).payload.detach()
+
+
+def _labels(batch: Samples) -> Tensor:
+    if batch.y is None:
+        raise UsageError("split learning sends labels to its server, and these records have none")
+    return batch.y
+
+
+def _run(stages: Sequence[Stage], value: Tensor) -> Tensor:
+    for stage in stages:
+        value = stage(value)
+    return value
+
+
+def _layers(graph: Graph) -> tuple[Layer, ...]:
+    """The client's layers are the stem; all that the server holds is body."""
+    return tuple(
+        layer if layer.place == "stem" else replace(layer, place="body") for layer in graph.layers
+    )
+
+
+def _slices(graph: Graph) -> tuple[Slice, ...]:
+    """The server holds its layers whole."""
+    held = [layer for layer in graph.layers if layer.place != "stem"]
+    return tuple(Slice(SERVER, layer.name, tuple(range(layer.channels))) for layer in held)
