@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from privbench.contract import Net, Samples, Spec, child_rng
 from privbench.errors import DataError
 
-STEPS = 400
+STEPS = 300
 BATCH = 128
 SMALLEST = 12  # pixels a side from which convolutions pay
 
@@ -50,7 +50,7 @@ class Evaluator(nn.Module):
 def train_evaluator(
     records: Samples, classes: int, rng: torch.Generator, device: str = "cpu"
 ) -> nn.Module:
-    """Train on the evaluator's records: 400 steps of AdamW, batches drawn with replacement."""
+    """Train on the evaluator's records: 300 steps of AdamW, batches drawn with replacement."""
     shape = tuple(records.x.shape[1:])
     spec = Spec(f"{__name__}.Evaluator", {"shape": shape, "classes": classes})
     module = Net(spec).initialised(child_rng(rng, "init")).module().to(device).train()

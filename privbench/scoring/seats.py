@@ -137,20 +137,28 @@ def _raw(measured: list[Measured], direction: int) -> tuple[Interval, list[int]]
 
 
 def _median(measured: list[Measured], rng: np.random.Generator) -> Interval:
-    """Median over seats; resamples draw records once for all seats, which saw the same ones."""
-    values = np.array([_value(m) for m in measured])
-    seed = int(rng.integers(2**62))
-    shared = _shared(measured)
-    draws = np.stack([_draws(m, np.random.default_rng(seed)) for m in shared])
-    value = float(np.nanmedian(values))
-    low, high = statistics.percentiles(np.nanmedian(draws, axis=0), len(measured[0].records))
+    """Median over seats; a resample draws records once for all seats, which saw the same ones."""
+    value = float(np.nanmedian([_value(m) for m in measured]))
+    if measured[0].member is None:
+        draws = _mean_draws(measured, rng)
+    else:
+        seed = int(rng.integers(2**62))
+        draws = np.stack([_draws(m, np.random.default_rng(seed)) for m in measured], axis=1)
+    low, high = statistics.percentiles(np.nanmedian(draws, axis=1), len(measured[0].records))
     few = min(len(m.records) for m in measured) < statistics.FEW
     return Interval(value, min(low, value), max(high, value), not few)
 
 
-def _shared(measured: list[Measured]) -> list[Measured]:
-    """The same, with records in rising order: equal draws then mean equal records."""
-    return [_part(m, np.argsort(m.records, kind="stable")) for m in measured]
+def _mean_draws(measured: list[Measured], rng: np.random.Generator) -> np.ndarray:
+    """Means of every seat over resamples of all records that any seat saw: ``(draws, seats)``."""
+    records = np.unique(np.concatenate([m.records for m in measured]))
+    values, known = np.zeros((2, len(records), len(measured)))
+    for seat, m in enumerate(measured):
+        at = np.searchsorted(records, m.records)
+        values[at, seat], known[at, seat] = m.values, 1.0
+    times = statistics.counts(len(records), DRAWS, rng)
+    drawn = times @ known
+    return np.divide(times @ values, drawn, out=np.full_like(drawn, np.nan), where=drawn > 0)
 
 
 def _part(measured: Measured, chosen: np.ndarray) -> Measured:

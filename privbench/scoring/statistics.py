@@ -131,7 +131,8 @@ def auc_interval(scores: np.ndarray, member: np.ndarray, rng: np.random.Generato
 
 
 def tpr_at(scores: np.ndarray, member: np.ndarray, fpr: float) -> float:
-    """Share of members above the threshold that ``fpr`` of the non-members pass; ties at random."""
+    """Largest share of members that a threshold lets pass with ``fpr`` of the non-members at most;
+    records that tie at the threshold pass at random."""
     ones = np.ones((1, 1), dtype=np.int64)
     positive, negative = scores[member], scores[~member]
     if not len(positive) or not len(negative):
@@ -213,7 +214,7 @@ def _tpr(
     last = np.append(first[1:], len(negative)) - 1
     passed = np.cumsum(inner, axis=1)[:, last]  # non-members at or above each distinct value
     wanted = fpr * inner.sum(axis=1, keepdims=True)
-    at = (passed < wanted - 1e-9).sum(axis=1)
+    at = (passed <= wanted + 1e-9).sum(axis=1)
     row = np.arange(len(inner))
     above = np.where(at > 0, passed[row, np.maximum(at - 1, 0)], 0)
     weight = (wanted[:, 0] - above) / (passed[row, at] - above)
@@ -227,7 +228,7 @@ def _tpr(
 
 def _tied(negative: np.ndarray, fpr: float) -> int:
     """Non-members that hold exactly the threshold's score."""
-    at = min(max(int(np.ceil(fpr * len(negative) - 1e-9)) - 1, 0), len(negative) - 1)
+    at = min(int(fpr * len(negative) + 1e-9), len(negative) - 1)
     return int((negative == negative[at]).sum())
 
 
