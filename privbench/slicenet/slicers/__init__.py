@@ -1,0 +1,1 @@
+"""Slicers: who hosts which vertex (one file a technique)."""
