@@ -140,7 +140,9 @@ def _learned(plan: Plan, fit: Spec, knowledge: Knowledge, seal: Seal, store: Sto
     def make(folder: Path) -> None:
         codec.save(seal.fit(fit, knowledge, seed), folder / "fitted")
 
-    name = fingerprint(given, seed, plan.threads, str(torch.__version__), digest_of_rooms("toolkit"))
+    name = fingerprint(
+        given, seed, plan.threads, str(torch.__version__), digest_of_rooms("toolkit")
+    )
     result: Fitted = codec.load(store.get_or_make("fits", name, make) / "fitted")
     return result
 

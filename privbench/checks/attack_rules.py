@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from privbench.checks.defense_rules import documented
 from privbench.checks.stage import Kind, Stage, least, stage, swapped
 from privbench.contract import (
     GOALS,
@@ -36,7 +37,7 @@ def cites_its_source(name: str, attack: Attack, folder: Path) -> None:
     kind = type(attack)
     if not re.search(r"(19|20)\d\d", getattr(kind, "source", "")):
         raise PluginError(f"{kind.__name__}.source must cite authors, title, year and link")
-    if not (kind.__doc__ or "").strip() or kind.__doc__.startswith(f"{kind.__name__}("):
+    if not documented(kind):
         raise PluginError(f"{kind.__name__} has no docstring")
 
 
@@ -67,7 +68,9 @@ def answers_every_victim(name: str, attack: Attack, folder: Path) -> None:
         if isinstance(guess, MembershipGuess):
             _same("scores", len(guess.scores), len(view.public.candidates or ()))
         if isinstance(guess, ReconstructionGuess):
-            _same("shape", tuple(guess.x.shape[1:]), tuple(set_up.opened.population.train.x.shape[1:]))
+            _same(
+                "shape", tuple(guess.x.shape[1:]), tuple(set_up.opened.population.train.x.shape[1:])
+            )
 
 
 def repeats_itself(name: str, attack: Attack, folder: Path) -> None:
@@ -153,9 +156,7 @@ RULES = (
 )
 
 
-def _null_scores(
-    name: str, attack: Attack, folder: Path, seed: int, draws: int
-) -> list[Score]:
+def _null_scores(name: str, attack: Attack, folder: Path, seed: int, draws: int) -> list[Score]:
     """Scores where there is nothing to find: another truth, or a model of permuted labels."""
     if attack.goal == "inversion":
         set_up = stage(name, seed, Kind.RANDOM, folder)
@@ -185,5 +186,8 @@ def _close(one: Guess, other: Guess, seat: str) -> None:
 
 def _randomness() -> tuple[bytes, str, str]:
     """State of every global generator."""
-    numpy_state = repr(np.random.get_state()[1].tolist()[:8]) + repr(np.random.get_state()[2])
-    return torch.get_rng_state().numpy().tobytes(), numpy_state, repr(random.getstate()[1][-3:])
+    return (
+        torch.get_rng_state().numpy().tobytes(),
+        repr(np.random.get_state(legacy=False)),  # noqa: NPY002 - read, not drawn from
+        repr(random.getstate()),
+    )

@@ -17,7 +17,7 @@ def cites_its_source(name: str, defense: MessageDefense | LearningDefense, folde
     kind = type(defense)
     if not re.search(r"(19|20)\d\d|[Nn]o paper", getattr(kind, "source", "")):
         raise PluginError(f"{kind.__name__}.source must cite authors, title, year and link")
-    if not (kind.__doc__ or "").strip() or kind.__doc__.startswith(f"{kind.__name__}("):
+    if not documented(kind):
         raise PluginError(f"{kind.__name__} has no docstring")
 
 
@@ -65,6 +65,12 @@ def resolves_its_budget(name: str, defense: MessageDefense | LearningDefense, fo
     cost, wanted = resolved.cost(), getattr(defense, "epsilon", None)
     if cost is not None and wanted is not None and cost.epsilon > wanted + 1e-6:
         raise PluginError(f"epsilon {cost.epsilon:.4f} exceeds the {wanted} that was asked for")
+
+
+def documented(kind: type) -> bool:
+    """Has the class a docstring of its own (a dataclass without one gets its signature)?"""
+    text = (kind.__doc__ or "").strip()
+    return bool(text) and not text.startswith(f"{kind.__name__}(")
 
 
 RULES = (cites_its_source, sends_whole_messages, repeats_itself, resolves_its_budget)

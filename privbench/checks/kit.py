@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,4 +92,8 @@ def _checks(group: str, name: str, path: Path) -> Iterator[Check]:
     yield Check(name, "can_be_built", constructible)
     rules = attack_rules.RULES if group == "attack" else defense_rules.RULES
     for rule in rules:
-        yield Check(name, rule.__name__, lambda folder, rule=rule: rule(name, made(), folder))
+        yield Check(name, rule.__name__, partial(_keeps, rule, name, made))
+
+
+def _keeps(rule: Callable[..., None], name: str, made: Callable[[], Any], folder: Path) -> None:
+    rule(name, made(), folder)

@@ -114,8 +114,9 @@ def _plan(attack: str, words: Sequence[str], seed: int, kind: Kind, folder: Path
         Words((*words, f"attack={attack}", *fixed, "++threat.budget.shadow_models=8")),
         Given(model=NETWORK, data=arrays(*_records(seed, kind))),
     )
-    quick = dict(type(made.attack).conformance)
-    return replace(made, attack=replace(made.attack, **quick))
+    settings = spec_of(made.attack)
+    quick = Spec(settings.target, {**settings.kwargs, **type(made.attack).conformance})
+    return replace(made, attack=quick.build())
 
 
 def _records(seed: int, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:

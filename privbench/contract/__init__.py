@@ -19,7 +19,6 @@ from privbench.contract.message import (
     TENSOR_KINDS,
     Message,
     Party,
-    Row,
     no_rows,
 )
 from privbench.contract.recipe import (
@@ -58,7 +57,7 @@ __all__ = [
     "TENSOR_KINDS", "Actor", "Attack", "Block", "Budget", "Federation", "Fit", "Fitted",
     "GaussianMechanism", "Guess", "InversionGuess", "Knowledge", "Layer", "LearningDefense",
     "MembershipGuess", "Message", "MessageDefense", "Net", "Oracle", "Own", "Pairs", "Party",
-    "PrivacyCost", "Public", "Recipe", "ReconstructionGuess", "Row", "Samples", "Seat", "Slice",
+    "PrivacyCost", "Public", "Recipe", "ReconstructionGuess", "Samples", "Seat", "Slice",
     "Spec", "Threat", "Topology", "Trainer", "View", "Weights", "Wrapped", "batches", "block",
     "child_rng", "finite", "load_name", "no_rows", "spec_of", "steps_per_epoch",
 ]

@@ -29,7 +29,9 @@ class MembershipGuess:
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 1:
-            raise PluginError(f"membership scores have shape (candidates,), got {tuple(self.scores.shape)}")
+            raise PluginError(
+                f"membership scores have shape (candidates,), got {tuple(self.scores.shape)}"
+            )
         _finite("membership scores", self.scores)
 
 
@@ -55,7 +57,9 @@ class ReconstructionGuess:
                 f"and x (n, ...), got {tuple(self.rows.shape)} and {tuple(self.x.shape)}"
             )
         if self.groups is not None and self.groups.shape != (len(self.x),):
-            raise PluginError(f"groups have shape (n,) = ({len(self.x)},), got {tuple(self.groups.shape)}")
+            raise PluginError(
+                f"groups have shape (n,) = ({len(self.x)},), got {tuple(self.groups.shape)}"
+            )
         _finite("reconstructed inputs", self.x)
         object.__setattr__(self, "x", self.x.clamp(0.0, 1.0))
 

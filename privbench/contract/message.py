@@ -1,9 +1,13 @@
-"""What crosses the wire: messages, and the row numbers that name their samples."""
+"""What crosses the wire: messages, and the rows that name their samples.
+
+A *row* is a handle to one sample: the pair (step, index), its position in the batch of one step.
+Tensors of rows have shape ``(n, 2)``. Only the truth can say which sample a row was, and nothing links
+rows of two steps.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Int64
@@ -34,17 +38,7 @@ HEADER_BYTES = 32
 """Fixed cost of a message beside its payload: step, phase, kind, parties, layer, counts."""
 
 
-class Row(NamedTuple):
-    """A handle to one sample: its position in the batch of one step.
-
-    Only the truth can say which sample it was. Nothing links rows of two steps.
-    """
-
-    step: int
-    index: int
-
-
-def no_rows() -> Int64[Tensor, "0"]:
+def no_rows() -> Int64[Tensor, 0]:
     """The rows of a message that carries no samples."""
     return torch.empty(0, dtype=torch.int64)
 
@@ -81,7 +75,9 @@ class Message:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise PluginError(f"message kind '{self.kind}' is unknown; kinds are {', '.join(KINDS)}")
+            raise PluginError(
+                f"message kind '{self.kind}' is unknown; kinds are {', '.join(KINDS)}"
+            )
         if self.kind in ROW_KINDS and self.payload.shape[:1] != self.rows.shape:
             raise PluginError(
                 f"a message of kind '{self.kind}' holds one payload row for each of its rows; "

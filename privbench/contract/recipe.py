@@ -182,7 +182,9 @@ def steps_per_epoch(recipe: Recipe, records: int) -> int:
     return max(1, -(-records // recipe.batch))
 
 
-def batches(recipe: Recipe, records: int, rng: torch.Generator) -> Iterator[Int64[Tensor, " batch"]]:
+def batches(
+    recipe: Recipe, records: int, rng: torch.Generator
+) -> Iterator[Int64[Tensor, " batch"]]:
     """Positions of the records of each batch, without end: the order of visits is part of a recipe.
 
     ``shuffle``: every epoch a fresh permutation in chunks of ``batch`` (the last may be smaller).

@@ -8,7 +8,12 @@ from rich.table import Table
 
 from privbench.report.columns import HEADLINE, SUMMARY
 
-STYLE = {"leaks": "bold red", "by construction": "red", "failed": "bold magenta", "too few": "yellow"}
+STYLE = {
+    "leaks": "bold red",
+    "by construction": "red",
+    "failed": "bold magenta",
+    "too few": "yellow",
+}
 
 
 def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:

@@ -83,7 +83,9 @@ class StudyTable:
             seconds = time.perf_counter() - self._since
             of = f"/{self.jobs}" if self.jobs else ""
             self._console.print(
-                f"[{self._done}{of}] {_title(config)} {seconds:.1f} s", markup=False, highlight=False
+                f"[{self._done}{of}] {_title(config)} {seconds:.1f} s",
+                markup=False,
+                highlight=False,
             )
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:

@@ -89,7 +89,9 @@ class Hosts(Threat):
 
     def _drawn(self, hosts: tuple[Party, ...]) -> tuple[Party, ...]:
         if not 0 < self.fraction <= 1:
-            raise UsageError(f"threat.fraction={self.fraction}; expected a share above 0, at most 1")
+            raise UsageError(
+                f"threat.fraction={self.fraction}; expected a share above 0, at most 1"
+            )
         rng = torch.Generator().manual_seed(self.draw)
         count = max(1, round(self.fraction * len(hosts)))
         chosen = torch.randperm(len(hosts), generator=rng)[:count].sort().values

@@ -82,5 +82,7 @@ class SplitServer(Threat):
         if "split_server" not in topology.parties:
             return ()
         grants = KNOWN | {"own_weights", "labels"}
-        seat = Seat("split_server", "infrastructure", ("split_server",), grants=grants, pairs=self.pairs)
+        seat = Seat(
+            "split_server", "infrastructure", ("split_server",), grants=grants, pairs=self.pairs
+        )
         return (seat,)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from jaxtyping import Int64
 from safetensors.torch import save_file
 from torch import Tensor

@@ -45,9 +45,7 @@ class Transcript:
         """Steps of which anything was recorded."""
         return tuple(sorted({message.step for message in self.messages}))
 
-    def seen_by(
-        self, seat: Seat, steps: Sequence[int], kinds: Sequence[str]
-    ) -> Iterator[Message]:
+    def seen_by(self, seat: Seat, steps: Sequence[int], kinds: Sequence[str]) -> Iterator[Message]:
         """Messages, from party to party, that pass by a seat at these steps."""
         wanted, chosen = frozenset(steps), frozenset(kinds)
         for message in self.messages:
@@ -57,11 +55,11 @@ class Transcript:
     def state(self, step: int) -> dict[str, Tensor] | None:
         """The network's parameters in force during a step; None where they were not kept."""
         with safe_open(self.folder / "states", framework="pt") as file:
-            found = [key for key in file.keys() if key.startswith(f"{step}/")]  # noqa: SIM118
+            found = [key for key in file.keys() if key.startswith(f"{step}/")]
             return {key.split("/", 1)[1]: file.get_tensor(key) for key in found} or None
 
     @cached_property
     def steps_with_state(self) -> tuple[int, ...]:
         """Steps whose parameters were kept."""
         with safe_open(self.folder / "states", framework="pt") as file:
-            return tuple(sorted({int(key.split("/", 1)[0]) for key in file.keys()}))  # noqa: SIM118
+            return tuple(sorted({int(key.split("/", 1)[0]) for key in file.keys()}))
