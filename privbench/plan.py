@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Plan:
     threat: Threat
     attack: Attack
     defenses: tuple[MessageDefense, ...] = ()
-    capture: Capture = Capture()
+    capture: Capture = field(default_factory=Capture)
     seed: int = 0
     victims: int = 200
     encrypted: bool = False

@@ -21,20 +21,20 @@ import torch
 from torch import Tensor
 
 from privbench import contract
-from privbench.contract import Row, View
+from privbench.contract import View
 from privbench.errors import PluginError, StorageError
 
 _ALIGN = 64  # bytes: a cache line, and the alignment of torch's own allocator
 _PLAIN = frozenset({type(None), bool, int, float, str})
 _CONTRACT = {name: getattr(contract, name) for name in contract.__all__}
 _CLASSES: Mapping[str, Any] = MappingProxyType(
-    {n: c for n, c in _CONTRACT.items() if is_dataclass(c) and not isabstract(c)} | {"Row": Row}
+    {n: c for n, c in _CONTRACT.items() if is_dataclass(c) and not isabstract(c)}
 )
 
 
 def _names(kind: Any) -> list[str]:
     """Fields of a registered class, in the order of its constructor."""
-    return list(Row._fields) if kind is Row else [f.name for f in fields(kind) if f.init]
+    return [f.name for f in fields(kind) if f.init]
 
 
 _FIELDS: Mapping[Any, tuple[str, list[str]]] = MappingProxyType(
