@@ -101,13 +101,16 @@ def auc_draws(
     positive, negative = scores[member], np.sort(scores[~member])
     below = np.searchsorted(negative, positive, "left")
     upto = np.searchsorted(negative, positive, "right")
+    tied = bool((below != upto).any())
 
     def some(number: int) -> np.ndarray:
         inner = counts(len(negative), number, rng)
-        under = np.zeros((number, len(negative) + 1))
+        under = np.zeros((number, len(negative) + 1), dtype=np.int32)
         np.cumsum(inner, axis=1, out=under[:, 1:])
-        share = (under[:, below] + under[:, upto]) / (2 * len(negative))
-        return (counts(len(positive), number, rng) * share).sum(axis=1) / len(positive)
+        share = under.take(below, axis=1)
+        share = share + under.take(upto, axis=1) if tied else 2 * share
+        won = np.einsum("ij,ij->i", counts(len(positive), number, rng), share)
+        return won / (2 * len(negative) * len(positive))
 
     return _chunked(draws, len(scores), some)
 
