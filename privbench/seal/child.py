@@ -10,6 +10,7 @@ to standard error, and what it reads is empty.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -54,9 +55,10 @@ def serve() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
-    pipe = _Pipe(open(down, "rb", buffering=0), up)  # noqa: SIM115
+    pipe = _Pipe(open(down, "rb", buffering=0), up)
     for name in _SLOW_IMPORTS:
         importlib.import_module(name)
+    gc.freeze()  # what is loaded by now stays: collecting it in a fork would copy all its pages
     with contextlib.suppress(BrokenPipeError):  # the harness has gone
         _answer_all(pipe)
     os._exit(0)
@@ -121,7 +123,7 @@ def _do(request: dict[str, Any], pipe: _Pipe) -> NoReturn:
         _prepare(job)
         carry_out(job, folder, _Queries(folder, pipe))
         code = 0
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the harness is told
         Failure.of(error).save(folder)
     finally:
         try:

@@ -65,10 +65,10 @@ def test_the_seed_decides(seal: Seal, view: View) -> None:
 
 
 def test_even_a_global_draw_is_repeatable_and_leaves_ours_alone(seal: Seal, view: View) -> None:
-    before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())
+    before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
     threads = torch.get_num_threads()
     first = facts(seal, view, "draw_globally")
-    torch.rand(3), random.random(), np.random.rand()
+    torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
     torch.set_rng_state(before[0]), random.setstate(before[1])
     assert facts(seal, view, "draw_globally") == first
     assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[1]
@@ -125,7 +125,7 @@ def test_errors_come_back_with_their_words_and_traceback(seal: Seal, view: View)
         seal.attack(Spec("locked_in.TooFew"), [view, view], seed=0)
     with pytest.raises(PluginError, match="expected Attack"):
         seal.attack(Spec("locked_in.Learns"), [view], seed=0)
-    with pytest.raises(PluginError, match="cannot import 'nowhere.Attack'"):
+    with pytest.raises(PluginError, match=r"cannot import 'nowhere.Attack'"):
         seal.attack(Spec("nowhere.Attack"), [view], seed=0)
 
 
@@ -153,7 +153,7 @@ def test_queries_are_answered_by_the_harness_until_it_refuses(seal: Seal, view: 
     expected = [2 * x.sum().item() for x in view.public.candidates.x[:4]]
     assert facts(seal, view, "ask", "4", oracle) == pytest.approx(expected)
     assert asked == [os.getpid()] * 4
-    with pytest.raises(AttackError, match="^the budget of 4 queries is spent$"):
+    with pytest.raises(AttackError, match=r"^the budget of 4 queries is spent$"):
         facts(seal, replace(view, oracle=oracle), "ask", "1")
     assert facts(seal, view, "guess"), "the pipe is in step again"
 

@@ -71,7 +71,7 @@ def test_a_truncated_file_is_named_with_what_to_type(store: Store) -> None:
     place = store.get_or_make("targets", "abc", put)
     store.get_or_make("targets", "other", put)
     (place / "deep" / "weights").write_bytes(b"w" * 60)
-    with pytest.raises(StorageError, match="weights.*60 bytes, expected 100; type: rm -r '.*abc'"):
+    with pytest.raises(StorageError, match=r"weights.*60 bytes, expected 100; type: rm -r '.*abc'"):
         store.get_or_make("targets", "abc", put)
     (place / "deep" / "weights").write_bytes(b"w" * 99 + b"v")
     with pytest.raises(StorageError, match="was changed"):
@@ -104,7 +104,7 @@ def test_a_full_or_unwritable_folder_is_told(store: Store, tmp_path: Path) -> No
     def reads_elsewhere(folder: Path) -> None:
         (tmp_path / "absent.npz").read_bytes()
 
-    with pytest.raises(StorageError, match="No space left.*out=FOLDER"):
+    with pytest.raises(StorageError, match=r"No space left.*out=FOLDER"):
         store.get_or_make("targets", "abc", full)
     with pytest.raises(FileNotFoundError):
         store.get_or_make("targets", "abc", reads_elsewhere)
@@ -186,5 +186,5 @@ def test_a_digest_of_rooms_covers_each_of_them() -> None:
     both = digest_of_rooms("contract", "wire")
     assert both == digest_of_rooms("wire", "contract") != digest_of_rooms("wire")
     assert digest_of_rooms("store") != digest_of_rooms("errors"), "a room may be one file"
-    with pytest.raises(UnknownName, match="no room 'wires'; it has .*wire"):
+    with pytest.raises(UnknownName, match=r"no room 'wires'; it has .*wire"):
         digest_of_rooms("wires")

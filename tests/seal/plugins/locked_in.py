@@ -40,7 +40,7 @@ class Doing(Attack):
         return None
 
     def _draw_globally(self, view: View) -> tuple[float, ...]:
-        return torch.rand(()).item(), random.random(), np.random.rand()
+        return torch.rand(()).item(), random.random(), np.random.rand()  # noqa: NPY002
 
     def _write_into_the_view(self, view: View) -> None:
         view.public.candidates.x.zero_()
