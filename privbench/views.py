@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int64
@@ -25,6 +25,7 @@ from privbench.contract import (
 from privbench.wire.transcript import Transcript
 
 Rows = Int64[Tensor, "n 2"]
+BROADCASTS = ("global_weights", "stem_weights", "tail_weights")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,8 @@ def views_of(
     views = []
     for seat in seats:
         kinds = () if _blinded(seat, topology) else threat.kinds
-        messages = tuple(transcript.seen_by(seat, steps, kinds))
+        seen = transcript.seen_by(seat, steps, kinds)
+        messages = tuple(_naming_rows(message, transcript.owners) for message in seen)
         owned = owned_by(seat, topology)
         rows = rows_of(messages, attack.reads)
         views.append(
@@ -88,11 +90,17 @@ def views_of(
 
 
 def rows_of(messages: Iterable[Message], kinds: Sequence[str]) -> Rows:
-    """Every row that these messages name, once, sorted by step and index."""
+    """Every row that these messages tell of, once, sorted by step and index.
+
+    Weights that are broadcast tell of the rows of a step where those of the next step were seen too:
+    the difference is what these rows added.
+    """
+    chosen = [message for message in messages if message.kind in kinds and len(message.rows)]
+    broadcast = {(m.kind, m.step) for m in chosen if m.kind in BROADCASTS}
     named = [
         torch.stack([torch.full_like(message.rows, message.step), message.rows], dim=1)
-        for message in messages
-        if message.kind in kinds and len(message.rows)
+        for message in chosen
+        if message.kind not in BROADCASTS or (message.kind, message.step + 1) in broadcast
     ]
     if not named:
         return torch.empty(0, 2, dtype=torch.int64)
@@ -102,6 +110,13 @@ def rows_of(messages: Iterable[Message], kinds: Sequence[str]) -> Rows:
 def owned_by(seat: Seat, topology: Topology) -> frozenset[int]:
     """Numbers, among the owners of samples, of those that the seat controls."""
     return frozenset(i for i, owner in enumerate(topology.owners) if owner in seat.parties)
+
+
+def _naming_rows(message: Message, owners: Mapping[int, Tensor]) -> Message:
+    """Broadcast weights name the rows that are computed with them: all of their step."""
+    if message.kind not in BROADCASTS:
+        return message
+    return replace(message, rows=torch.arange(len(owners[message.step])))
 
 
 def _blinded(seat: Seat, topology: Topology) -> bool:

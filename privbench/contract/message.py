@@ -57,7 +57,8 @@ class Message:
         units: indices of the output channels that the payload holds; None = all of them.
         payload: detached tensor; for ``ROW_KINDS`` its first axis runs over ``rows``.
         rows: positions in the step's batch, shape ``(n,)``; for one-tensor kinds the rows that
-            the tensor was computed from, where the protocol tells them.
+            the tensor was computed from, where the protocol tells them; a view's broadcast weights
+            name the rows that are computed with them.
 
     Raises:
         PluginError: unknown kind, or rows and payload of different length.
