@@ -230,7 +230,8 @@ class Simulated:
             for name in self._topology.layer(piece.layer).parameters:
                 held = slice_of(self._parameters[name].detach(), piece, first)
                 if held is not None:
-                    moved.append((piece.party, name, piece.units, held))
+                    units = None if held.ndim == 1 and piece.side == "input" else piece.units
+                    moved.append((piece.party, name, units, held))
         wanted = self._wire.wants(self._step, "slice_weights")
         for party, name, units, held in moved:
             ends = (RELEASER, party) if to_hosts else (party, RELEASER)
