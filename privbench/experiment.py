@@ -74,6 +74,12 @@ def run_row(plan: Plan) -> Report:
 
 def carry_out(plan: Plan) -> Report:
     """Train over the wire, cut views, attack them sealed, score, report."""
+    with Seal(plan.seal, plan.threads, plan.device) as seal:
+        seal.start()
+        return _carried_out(plan, seal)
+
+
+def _carried_out(plan: Plan, seal: Seal) -> Report:
     store = Store(plan.out)
     opened = open_population(plan.data, plan.seed)
     target = target_of(plan, opened, store)
@@ -88,10 +94,9 @@ def carry_out(plan: Plan) -> Report:
         return replace(shared, target=target.quality, run=circumstances(plan, opened, shared.run))
 
     started = time.perf_counter()
-    with Seal(plan.seal, plan.threads, plan.device) as seal:
-        views = [fitted(plan, view, seal, store) for view in cut(plan, opened, target, seats)]
-        oracle = oracle_of(plan, target, seats[0])
-        guesses = seal.attack(spec_of(plan.attack), views, attack_seed(plan), oracle)
+    views = [fitted(plan, view, seal, store) for view in cut(plan, opened, target, seats)]
+    oracle = oracle_of(plan, target, seats[0])
+    guesses = seal.attack(spec_of(plan.attack), views, attack_seed(plan), oracle)
     guess_hash = fingerprint(tuple(guesses))  # before the truth is opened
     results = scored(plan, opened, views, guesses)
     models = [int(fit.facts.get("models", 0)) for view in views for fit in view.fitted]
