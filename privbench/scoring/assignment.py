@@ -96,7 +96,7 @@ def matched(
     guesses: Float[Tensor, "g ..."], targets: Float[Tensor, "t ..."]
 ) -> Int64[Tensor, " t"]:
     """For each target the guess that is matched to it, at the least total squared error; -1 = none."""
-    cost = torch.cdist(guesses.flatten(1).double().cpu(), targets.flatten(1).double()).square()
+    cost = torch.cdist(guesses.flatten(1).double(), targets.flatten(1).double()).square()
     rows, columns = linear_sum_assignment(cost.numpy())
     found = torch.full((len(targets),), -1)
     found[torch.as_tensor(columns)] = torch.as_tensor(rows)
@@ -121,4 +121,4 @@ def _places(keys: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _keys(rows: Int64[Tensor, "n 2"]) -> Int64[Tensor, " n"]:
-    return rows[:, 0] * STEP + rows[:, 1]
+    return rows[:, 0].long() * STEP + rows[:, 1].long()

@@ -99,6 +99,8 @@ def score_reconstruction(
     Raises:
         PluginError: guesses of another shape than the records, of rows that never were, or twice.
     """
+    groups = None if guess.groups is None else guess.groups.cpu()
+    guess = ReconstructionGuess(guess.rows.cpu(), guess.x.float().cpu(), groups)
     shape = bench.truth.train.x.shape[1:]
     if len(guess.x) and guess.x.shape[1:] != shape:
         raise PluginError(
@@ -115,7 +117,7 @@ def score_reconstruction(
     fallback = min(blind, key=lambda image: images.mse(image.x, true.x).mean())
     assigned = assign(guess, victims, seen, owned, bench.truth)
     x = fallback.x.clone()
-    x[assigned.made] = guess.x.cpu().float()[assigned.guess[assigned.made]]
+    x[assigned.made] = guess.x[assigned.guess[assigned.made]]
     values = _measure(x, true.x, bench, sample)
     bars = _bars(blind, true.x, bench, sample)
     bars.append(_swapped(guess, assigned, fallback, bench, sample))
@@ -180,7 +182,7 @@ def _swapped(
             mine = group.victim >= 0
             strangers[group.victim[mine]] = targets[mine]
             good = mine & (chosen >= 0)
-            x[group.victim[good]] = guess.x[group.guesses[chosen[good]]].cpu().float()
+            x[group.victim[good]] = guess.x[group.guesses[chosen[good]]]
         made = assigned.made
         others = decoys[~_same(decoys, strangers)]
         hit = images.identified(x[made], strangers[made], others, nowhere[made])

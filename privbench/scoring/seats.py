@@ -79,7 +79,7 @@ def _named(base: Score, name: str, interval: Interval, of: list[Score], note: st
         reliable=interval.reliable,
         blind=float(np.mean([score.blind for score in of])),
         blind_name=of[0].blind_name,
-        note=note,
+        note="; ".join(part for part in (note, base.note.split(";")[0]) if part),
     )
 
 
