@@ -63,11 +63,11 @@ def measure(seed: int = 0, shadows: int = SHADOWS, targets: int = TARGETS) -> Me
     torch.set_num_threads(1)
     try:
         samples, how = digits(), recipe()
-        public = Public(
-            candidates=samples, recipe=how, trainer="privbench.regimes.training.train"
-        )
+        public = Public(candidates=samples, recipe=how, trainer="privbench.regimes.training.train")
         knowledge = Knowledge(public, Budget(shadow_models=shadows + 1))
-        fitted = ShadowModels(pairing="independent").fit(knowledge, torch.Generator().manual_seed(seed))
+        fitted = ShadowModels(pairing="independent").fit(
+            knowledge, torch.Generator().manual_seed(seed)
+        )
         logits = shadow_logits(fitted, how.net, samples.x)
     finally:
         torch.set_num_threads(before)

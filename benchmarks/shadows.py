@@ -74,7 +74,9 @@ def _measured(models: int, plain_models: int) -> Speed:
     samples, how, root = digits(), recipe(), torch.Generator().manual_seed(0)
     member = random_halves(models, len(samples), child_rng(root, "halves"))
     rngs = [child_rng(root, "model", i) for i in range(models)]
-    short = replace(how, epochs=2)  # long training multiplies rounding; and first calls load libraries
+    short = replace(
+        how, epochs=2
+    )  # long training multiplies rounding; and first calls load libraries
     twin = plain(short, samples[member[0]], rngs[0])
     stack = train_stacked(short, samples, member[:1], rngs[:1])
     apart = max(float((stack.of(0)[name] - tensor).abs().max()) for name, tensor in twin.items())

@@ -13,9 +13,7 @@ from privbench.toolkit.densities import FLOOR
 ROWS = 4096  # inputs in one forward pass: bounds memory, whatever the number of candidates
 
 
-def log_probabilities(
-    view: View, x: Float[Tensor, "n ..."]
-) -> Float[Tensor, "n classes"]:
+def log_probabilities(view: View, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n classes"]:
     """Log-probabilities of every class: from the released weights if held, else from the oracle.
 
     Returns:

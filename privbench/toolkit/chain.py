@@ -102,7 +102,7 @@ def _bias(layer: nn.Linear, name: str) -> str | None:
 
 def slope(
     activation: nn.Module | None, before: Tensor, after: Tensor, delta: Tensor
-) -> Float[Tensor, "..."]:
+) -> Float[Tensor, "*shape"]:
     """The gradient before an activation, from ``delta`` after it.
 
     Args:

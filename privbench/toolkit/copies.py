@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from privbench.toolkit.chain import Link, keeps_input, slope
 
-LANES = 16  # floats in 64 bytes: every tensor starts at such a boundary, and none leaves a remainder
+LANES = (
+    16  # floats in 64 bytes: every tensor starts at such a boundary, and none leaves a remainder
+)
 
 
 class Copies:
@@ -34,13 +36,14 @@ class Copies:
         sizes = [torch.Size(shape).numel() for shape in shapes.values()]
         total = sum(-(-size // LANES) * LANES for size in sizes)
         self.flat = nn.Parameter(torch.zeros(total, device=device))
-        self.flat.grad = torch.zeros(total, device=device)
+        self._gradient = torch.zeros(total, device=device)
+        self.flat.grad = self._gradient
         self.tensors: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
         start = 0
         for (name, shape), size in zip(shapes.items(), sizes, strict=True):
             self.tensors[name] = self.flat.detach()[start : start + size].view(shape)
-            self.gradients[name] = self.flat.grad[start : start + size].view(shape)
+            self.gradients[name] = self._gradient[start : start + size].view(shape)
             start += -(-size // LANES) * LANES
         self.load(states)
 
@@ -53,9 +56,7 @@ class Copies:
         """The state dict of one copy, on the CPU."""
         return {k: t[copy].detach().to("cpu", copy=True) for k, t in self.tensors.items()}
 
-    def forward(
-        self, x: Float[Tensor, "copies batch inputs"]
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(self, x: Float[Tensor, "copies batch inputs"]) -> tuple[list[Tensor], list[Tensor]]:
         """Inputs of each layer and, last, the logits; and the values before each activation."""
         values, before = [x], []
         for link in self.links:
@@ -114,7 +115,7 @@ class Copies:
             for gradient in self.gradients.values():
                 drawn = torch.normal(0.0, std, gradient.shape[1:], generator=noise)
                 gradient[copy].add_(drawn.to(gradient))
-        self.flat.grad.div_(batch)
+        self._gradient.div_(batch)
 
     def average(self, records: Float[Tensor, "models clients"]) -> None:
         """Set every copy to the mean over its model's clients, weighted by their records."""
