@@ -45,7 +45,7 @@ def test_the_trainer_trains_as_a_shadow_does(record: Callable, population: Popul
 
 
 def test_bytes_are_counted_per_visit(record: Callable, population: Population) -> None:
-    trained, transcript, wire = record(SHORT)
+    trained, _, wire = record(SHORT)
     batches = 4  # 120 records in batches of 32
     sent = 120 * (64 * 4 + 8) + 2 * batches * 32
     assert sum(wire.bytes.values()) == sent
@@ -82,7 +82,7 @@ def test_matched_stops_at_the_first_step_that_is_good_enough(
 
 def test_an_accuracy_out_of_reach_is_an_error(population: Population, net: Net) -> None:
     regime = Centralized(epochs=1, stop_at=0.999)
-    with pytest.raises(TrainingError, match="0.999"):
+    with pytest.raises(TrainingError, match=r"0.999"):
         regime.train(net, population, Wire(), torch.Generator().manual_seed(5), "cpu")
 
 

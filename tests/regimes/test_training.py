@@ -106,6 +106,21 @@ def test_flops_are_three_forward_passes(net: Net, digits: Samples) -> None:
     assert training_flops(net, digits) == 3 * 2 * (64 * 24 + 24 * 16 + 16 * 10)
 
 
+@pytest.mark.slow
+def test_flops_are_those_that_torch_counts(
+    digits: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ConvTranspose2d(4, 2, 2), nn.Flatten(), nn.Linear(162, 3)
+    )
+    monkeypatch.setitem(sys.modules, "some_nets", SimpleNamespace(conv=lambda: module))
+    with FlopCounterMode(display=False) as counter:
+        module(digits.x[:1])
+    assert training_flops(Net(Spec("some_nets.conv")), digits) == 3 * counter.get_total_flops()
+
+
 def test_nan_is_an_error_that_names_the_learning_rate(net: Net, digits: Samples) -> None:
     wild = Spec("torch.optim.SGD", {"lr": 1e30})
     with pytest.raises(TrainingError, match=r"regime.lr"):
