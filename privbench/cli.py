@@ -11,10 +11,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from privbench import __version__, plugins
 from privbench.errors import PluginError, PrivbenchError, UsageError
 from privbench.scaffold import scaffold
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FAILED, USAGE, FAILED_ROWS, INTERRUPTED = 1, 2, 3, 130
 
@@ -91,16 +95,14 @@ def _runs(words: list[str], multirun: bool) -> int:
     asked = understood(words, multirun)
     if asked.hint:
         print(asked.hint, flush=True)
-    from rich.console import Console
-
     from privbench import experiment
     from privbench.compose.launch import many, one
     from privbench.report.printed import print_table
     from privbench.report.study import show
 
-    screen = Console()
+    screen = _screen()
     if asked.many:
-        failed = show(many(asked), asked.study, screen)
+        failed = show(many(asked), asked.study or "sweep", screen)
         return FAILED_ROWS if failed else 0
     plan = one(asked)
     report = experiment.run(plan)
@@ -116,14 +118,12 @@ def _report(words: list[str]) -> int:
         raise UsageError(
             f"expected: privbench report FOLDER, got {len(words)} words after 'report'"
         )
-    from rich.console import Console
-
     from privbench.report.folder import gather, table_of, write_table
     from privbench.report.printed import print_table
 
     folder = Path(words[0])
     found = gather(folder)
-    screen = Console()
+    screen = _screen()
     print_table(table_of(found.reports), screen)
     write_table(found.reports, folder / "table.csv")
     for sentence in found.damaged:
@@ -169,6 +169,13 @@ def _inventory(with_provider: bool) -> str:
             provider = f"  [{choice.provider}]" if with_provider else ""
             lines.append(f"  {name:<{width}}{provider}  {choice.summary()}".rstrip())
     return "\n".join(lines)
+
+
+def _screen() -> Console:
+    """The terminal; a file or pipe gets lines long enough for the table."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def _own_folder_last() -> None:

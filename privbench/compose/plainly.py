@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from privbench.errors import StorageError, UsageError
 
@@ -22,10 +22,12 @@ def plain_errors() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Callback .* raised")
             yield
+    except MissingMandatoryValue as cause:
+        raise UsageError(f"{cause.full_key} is needed; type {cause.full_key}=...") from cause
     except (HydraException, OmegaConfBaseException) as cause:
         inner = cause.__cause__
         more = f": {inner}" if isinstance(inner, OmegaConfBaseException) else ""
-        text = " ".join(f"{cause}{more}".split())
+        text = " ".join(f"{cause}".partition("Config search path")[0].split()) + more
         raise UsageError(f"{text} (what there is: privbench --help)") from cause
     except OSError as cause:
         raise StorageError(

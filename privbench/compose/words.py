@@ -58,7 +58,7 @@ def understood(words: Sequence[str], multirun: bool = False) -> Words:
     if multirun:
         return Words(tuple(ready), many=True)
     if single:
-        return Words(tuple(ready), hint=_hint(words, parts))
+        return Words(tuple(ready), hint=_hint(words, parts, found))
     _check_rows("compare", found)
     return Words((*ready, "study=compare"), "compare", many=True)
 
@@ -127,9 +127,10 @@ def _own_model(ready: list[str], parts: list[dict[str, str]]) -> list[str]:
     return ready
 
 
-def _hint(words: Sequence[str], parts: list[dict[str, str]]) -> str:
+def _hint(words: Sequence[str], parts: list[dict[str, str]], found: Listing) -> str:
     """The first line printed of one run."""
-    defaults = {"regime": "centralized", "threat": "released", "attack": "loss_threshold"}
+    text = found[""]["run"].path.read_text(encoding="utf-8")
+    defaults = dict(re.findall(rf"^  - ({'|'.join(ONE_RUN)}): (\w+)", text, re.MULTILINE))
     named = {part["key"]: part["value"] for part in parts if part["key"] in ONE_RUN}
     what = ", ".join(f"{key}={value}" for key, value in {**defaults, **named}.items())
     rest = [

@@ -20,19 +20,24 @@ class Gathered(NamedTuple):
 
 
 def gather(folder: Path) -> Gathered:
-    """Every report.json below a folder, ordered by study, row and seed.
+    """Every run below a folder, ordered by study, row and seed; a study's copy counts once.
 
     Raises:
         StorageError: the folder is missing, or holds no report.
     """
     if not folder.is_dir():
         raise StorageError(f"there is no folder '{folder}'; expected one that holds runs (out=...)")
-    reports, damaged = [], []
+    reports, damaged, known = [], [], set()
     for file in sorted(folder.rglob("report.json")):
         try:
-            reports.append(Report.load(file))
+            report = Report.load(file)
         except StorageError as error:
             damaged.append(str(error))
+            continue
+        if report.run.fingerprint and report.run.fingerprint in known:
+            continue
+        known.add(report.run.fingerprint)
+        reports.append(report)
     if not reports:
         found = f"; {len(damaged)} damaged: {damaged[0]}" if damaged else ""
         raise StorageError(f"no run lies below '{folder}'; expected report.json files{found}")
