@@ -81,7 +81,7 @@ def views_of(
                 weights=tuple(_weights(seat, topology, states, transcript.owners)),
                 own=_own(seat, owned, steps, transcript, facts),
                 pairs=facts.pairs(steps) if seat.pairs == "query" else (),
-                public=_granted(seat, facts.public),
+                public=_granted(seat, facts.public, attack),
                 budget=threat.budget,
                 device=facts.device,
             )
@@ -124,8 +124,9 @@ def _blinded(seat: Seat, topology: Topology) -> bool:
     return topology.encrypted and not seat.parties
 
 
-def _granted(seat: Seat, public: Public) -> Public:
-    grants = seat.grants
+def _granted(seat: Seat, public: Public, attack: Attack) -> Public:
+    """Public knowledge, by grant. Candidates hold the victims, so only who guesses bits gets them."""
+    grants = seat.grants if attack.goal == "membership" else seat.grants - {"candidates"}
     return Public(
         candidates=public.candidates if "candidates" in grants else None,
         auxiliary=public.auxiliary if "auxiliary" in grants else None,

@@ -11,7 +11,7 @@ import torch
 from privbench.contract import Party, Seat, Threat, Topology
 from privbench.errors import UsageError
 
-KNOWN = frozenset({"auxiliary", "recipe"})
+KNOWN = frozenset({"candidates", "auxiliary", "recipe"})
 TRAFFIC = ("activation", "partial_sum", "gradient", "stem_weights", "tail_weights")
 
 

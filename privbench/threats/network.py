@@ -8,7 +8,7 @@ from typing import ClassVar
 from privbench.contract import KINDS, Seat, Threat, Topology
 from privbench.errors import UsageError
 
-KNOWN = frozenset({"auxiliary", "recipe"})
+KNOWN = frozenset({"candidates", "auxiliary", "recipe"})
 
 
 @dataclass(frozen=True, kw_only=True)
