@@ -52,6 +52,9 @@ def finish(weight, value):
     return F.max_pool2d(value, 2) if weight.ndim == 4 else value
 
 
+ENCODED = 2  # steps whose messages go through bytes; later ones are copied, which is quicker
+
+
 class Mail:
     """Delivers messages as bytes and keeps them for comparison."""
 
@@ -63,10 +66,12 @@ class Mail:
     def send(self, kind, sender, receiver, layer, units, payload, rows=None):
         assert sender != receiver
         where = {} if rows is None else {"rows": rows}
+        payload = payload.detach().clone()
         message = Message(
-            self.step, "train", sender, receiver, kind, layer, units, payload.detach(), **where
+            self.step, "train", sender, receiver, kind, layer, units, payload, **where
         )
-        message = decode(encode(message))
+        if self.step < ENCODED:
+            message = decode(encode(message))
         self.sent.append(message)
         self.boxes[receiver].append(message)
 
