@@ -73,7 +73,11 @@ def _assembled(messages: list[Message], own: Rows, layer: Layer, kind: str) -> B
     everything = tuple(range(layer.channels))
     foreign = [message for message in messages if not bool(_mine(message, own).all())]
     units = {unit for message in foreign for unit in (message.units or everything)}
-    kept = [_restricted(message, units, everything) for message in messages]
+    kept = [
+        _restricted(message, units, everything)
+        for message in messages
+        if units.intersection(message.units or everything)
+    ]
     if kind != "partial_sum":
         return block(kept, layer, kind)
     senders = sorted({message.sender for message in foreign})
