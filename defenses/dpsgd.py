@@ -180,7 +180,9 @@ def _numerical(noise: float, rate: float, steps: int, delta: float) -> float:
 
     accountant = PRVAccountant()
     accountant.history = [(noise, rate, steps)]
-    return float(accountant.get_epsilon(delta=delta))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # logarithms of 0 in branches not taken
+        return float(accountant.get_epsilon(delta=delta))
 
 
 def _bisect(keeps: Callable[[float], bool], low: float, high: float) -> float | None:
