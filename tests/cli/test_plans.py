@@ -1,0 +1,111 @@
+"""Words to plans: every row of the comparison, settings, defenses, Python objects."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import privbench
+from privbench import experiment, plugins
+from privbench.compose.launch import one
+from privbench.compose.words import Words, understood
+from privbench.errors import PrivbenchError, UsageError
+from privbench.plan import Plan
+from privbench.report.report import Report
+
+ROWS = sorted(plugins.listing()["row/compare"])
+
+
+def _plan(*words: str) -> Plan:
+    return one(understood(words, multirun=True))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_of_the_comparison_is_a_plan(row: str) -> None:
+    plan = one(Words((f"+row/compare={row}",)))
+    names = plan.names
+    regime = f"{names.regime}_{names.variant}" if "matched" in row else names.regime
+    assert row[:3].isdigit()
+    for word in (regime.partition("_matched")[0], names.threat, names.attack):
+        assert word in row
+
+
+def test_settings_reach_their_objects() -> None:
+    plan = _plan("threat=hosts", "threat.fraction=0.5", "threat.sample=3", "seed=7", "victims=9")
+    assert (plan.threat.fraction, plan.threat.sample, plan.seed, plan.victims) == (0.5, 3, 7, 9)
+
+
+def test_defenses_keep_their_order_and_their_settings() -> None:
+    plan = _plan("defense=[none,gaussian_noise]", "defense.gaussian_noise.std=0.25")
+    assert plan.names.defense == "none+gaussian_noise"
+    assert plan.defenses[1].std == 0.25
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("defense.gaussian_noise.std=1", r"add it: defense=\[gaussian_noise\]"),
+        ("threat.fractoin=1", "has no setting 'fractoin'"),
+        ("seed=-1", "at least 0"),
+        ("threads=0", "at least 1"),
+        ("encrypted=maybe", "true or false"),
+        ("device=tpu", "auto, cpu or cuda"),
+        ("seal=none", "process or inline"),
+        ("data=arrays", r"type data\.path=\.\.\."),
+        ("model._target_=nowhere.Net", "nowhere"),
+        ("seed=[1", "input"),
+    ],
+)
+def test_what_does_not_fit_is_refused(word: str, answer: str) -> None:
+    with pytest.raises(PrivbenchError, match=answer) as caught:
+        _plan(word)
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_and_names_are_no_part_of_the_configuration() -> None:
+    assert _plan("out=here", "again=true").config == _plan("out=there", "debug=true").config
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """Plans that would have been carried out."""
+    plans: list[Plan] = []
+
+    def _run(plan: Plan) -> Report:
+        plans.append(plan)
+        return Report(plan.names)
+
+    monkeypatch.setattr(experiment, "run", _run)
+    return plans
+
+
+def _data() -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    return torch.rand(40, 1, 8, 8, generator=rng), torch.arange(40) % 4
+
+
+def test_python_objects_stand_in_for_words(planned: list[Plan]) -> None:
+    x, y = _data()
+    report = privbench.run("seed=2", model=nn.Flatten, data=privbench.arrays(x, y))
+    assert (report.names.data, report.names.model) == ("arrays", "Flatten")
+    assert planned[0].model.spec.target == "torch.nn.modules.flatten.Flatten"
+    assert torch.equal(planned[0].data.load().samples.x, x)
+    assert planned[0].private_name == ""
+
+
+def test_members_mean_a_model_trained_elsewhere(planned: list[Plan]) -> None:
+    x, y = _data()
+    trained = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    privbench.run(model=trained, members=(x[:20], y[:20]), non_members=(x[20:], y[20:]))
+    assert planned[0].regime.name == "given"
+    assert torch.equal(planned[0].model.weights["1.weight"], trained[1].weight)
+
+
+def test_python_runs_one_plan(planned: list[Plan]) -> None:
+    for words in (("study=compare",), ("seed=1,2",)):
+        with pytest.raises(UsageError, match="one run"):
+            privbench.run(*words)
+    with pytest.raises(UsageError, match="belong together"):
+        privbench.run(members=_data())
+    assert planned == []

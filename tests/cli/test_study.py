@@ -1,0 +1,117 @@
+"""Studies and sweeps: exit codes, rows on disk, interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from privbench import experiment
+from privbench.cli import main
+from privbench.errors import TrainingError
+from privbench.plan import Plan
+from privbench.report.report import Report
+
+WORDS = ["-m", "attack=loss_threshold", "seed=1,2,3"]
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Plan], Report]], None]:
+    """Put another carrying-out of a row in the place of the real one."""
+    return lambda fake: monkeypatch.setattr(experiment, "run_row", fake)
+
+
+def _not_applicable(plan: Plan) -> Report:
+    return Report(plan.names, "not_applicable", "for the test")
+
+
+def test_every_row_is_in_the_table_in_order(tmp_path: Path, rows) -> None:
+    seeds = []
+
+    def _row(plan: Plan) -> Report:
+        seeds.append(plan.seed)
+        return _not_applicable(plan)
+
+    rows(_row)
+    assert main([*WORDS, f"out={tmp_path}"]) == 0
+    assert seeds == [1, 2, 3]
+    assert len(pd.read_csv(tmp_path / "studies" / "sweep" / "table.csv")) == 3
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_a_failed_row_is_a_row_and_the_exit_code_says_so(tmp_path: Path, rows) -> None:
+    def _row(plan: Plan) -> Report:
+        if plan.seed == 2:
+            raise ZeroDivisionError("a bug of a stranger")
+        return _not_applicable(plan)
+
+    rows(_row)
+    assert main([*WORDS, f"out={tmp_path}"]) == 3
+    table = pd.read_csv(tmp_path / "studies" / "sweep" / "table.csv")
+    assert list(table["status"]) == ["not_applicable", "failed", "not_applicable"]
+    assert table["reason"][1] == "ZeroDivisionError: a bug of a stranger"
+
+
+def test_a_row_whose_plan_cannot_be_made_is_a_row(tmp_path: Path, rows) -> None:
+    rows(_not_applicable)
+    assert main(["-m", "threat=hosts,api", "threat.fraction=0.5", f"out={tmp_path}"]) == 3
+    table = pd.read_csv(tmp_path / "studies" / "sweep" / "table.csv")
+    assert list(table["status"]) == ["not_applicable", "failed"]
+    assert "no setting 'fraction'" in table["reason"][1]
+
+
+def test_what_every_row_would_fail_for_is_said_once(tmp_path: Path, rows, capsys) -> None:
+    rows(_not_applicable)
+    assert main([f"out={tmp_path}", "data=arrays", "data.path=nowhere.npz"]) == 1
+    assert "nowhere.npz" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_study_says_how_to_go_on(tmp_path: Path, rows, capsys) -> None:
+    def _row(plan: Plan) -> Report:
+        if plan.seed == 2:
+            raise KeyboardInterrupt
+        return _not_applicable(plan)
+
+    rows(_row)
+    assert main([*WORDS, f"out={tmp_path}", "again=true"]) == 130
+    assert f"privbench {' '.join(WORDS)} out={tmp_path}\n" in capsys.readouterr().err
+    assert len(list((tmp_path / "studies" / "sweep" / "rows").iterdir())) == 1
+
+
+def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path, rows, capsys) -> None:
+    rows(_not_applicable)
+    assert main(["-m", "attack=glob(zz*)", f"out={tmp_path}"]) == 2
+    assert "matches nothing" in capsys.readouterr().err
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path, rows, capsys) -> None:
+    rows(_not_applicable)
+    (tmp_path / "file").write_text("in the way")
+    assert main([*WORDS, f"out={tmp_path / 'file'}"]) == 1
+    assert "choose another with out=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("failed", 1), ("not_applicable", 2)])
+def test_exit_codes_of_one_run(
+    status: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(experiment, "run", lambda plan: Report(plan.names, status, "a reason"))
+    assert main(["attack=loss_threshold"]) == code
+    assert capsys.readouterr().out.startswith("one run (regime=centralized, ")
+
+
+def test_a_failed_run_shows_its_traceback_only_when_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def _run(plan: Plan) -> Report:
+        raise TrainingError("it diverged")
+
+    monkeypatch.setattr(experiment, "run", _run)
+    assert main(["attack=loss_threshold"]) == 1
+    assert capsys.readouterr().err == "privbench: it diverged\n"
+    assert main(["attack=loss_threshold", "debug=true"]) == 1
+    assert "Traceback" in capsys.readouterr().err
