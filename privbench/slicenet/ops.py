@@ -42,7 +42,7 @@ _FUNCTIONS: Mapping[str, frozenset[Any]] = MappingProxyType(
                 torch.max_pool2d,
             }
         ),
-        "last": frozenset({F.log_softmax, F.softmax}),
+        "last": frozenset({F.log_softmax, F.softmax, torch.log_softmax, torch.softmax}),
     }
 )  # fmt: skip
 _METHODS: Mapping[str, frozenset[str]] = MappingProxyType(

@@ -39,6 +39,12 @@ class Chain(nn.Sequential):
         super().__init__(found)
 
 
+def dropped() -> nn.Sequential:
+    """A chain with dropout, which the twin does not compute: compared with centralized alone."""
+    layers = [nn.Linear(6, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 8), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Linear(8, 5), nn.Dropout(0.2), nn.Linear(5, 3))
+
+
 def apply(weight, bias, x):
     """A layer's map from its weight: a convolution if the weight has four axes."""
     if weight.ndim == 4:
@@ -247,7 +253,9 @@ class Twin:
 
     def zeros(self, layer):
         shape = self.topology.layer(layer).shape
-        return torch.zeros(self.batch, *shape, dtype=next(iter(self.coordinator.tensors.values())).dtype)
+        return torch.zeros(
+            self.batch, *shape, dtype=next(iter(self.coordinator.tensors.values())).dtype
+        )
 
     def _spread(self, name, layer, units, out):
         """A producer's block goes to each device that needs some of it."""
@@ -258,9 +266,7 @@ class Twin:
         if layer == self.body[-1]:
             for owner, rows in self.rows.items():
                 if owner != name:
-                    self.mail.send(
-                        "activation", name, owner, layer, tuple(units), out[rows], rows
-                    )
+                    self.mail.send("activation", name, owner, layer, tuple(units), out[rows], rows)
             return
         after = self.body[self.body.index(layer) + 1]
         for host in self.hosts(after):
@@ -430,7 +436,9 @@ class Twin:
             parts = []
             for block in self.blocks(layer):
                 held = self.devices[block.party].tensors
-                self._slice(block.party, f"{layer}.weight", block.units, held[(block, "weight")], False)
+                self._slice(
+                    block.party, f"{layer}.weight", block.units, held[(block, "weight")], False
+                )
                 parts.append((block, held[(block, "weight")].detach()))
                 if (block, "bias") in held:
                     units = block.units if block.side == "output" else None
@@ -444,4 +452,3 @@ class Twin:
             ]
             state[f"{layer}.bias"] = torch.cat(biases)
         return state
-
