@@ -74,11 +74,15 @@ def test_own_records_do_not_count(scorer, opened):
     assert found.value == 0.5
 
 
-def test_capture_is_the_share_of_members_seen(scorer, rows):
+def test_capture_is_the_share_of_members_seen(scorer, opened, rows):
     coin = torch.rand(360)
     found = headline(scorer, coin, seen=rows[:45], by_construction=True)
     assert found.capture == pytest.approx(45 / 180)
     assert found.verdict() == "by construction"
+    everything = headline(scorer, coin, seen=rows, owned=frozenset({1}))
+    assert everything.capture == 1.0
+    own = opened.truth.owners_of(rows) == 1
+    assert headline(scorer, coin, seen=rows[own], owned=frozenset({1})).capture == 0.0
     assert headline(scorer, coin).capture is None
 
 

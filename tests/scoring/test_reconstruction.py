@@ -91,6 +91,22 @@ def test_fewer_guesses_than_rows_may_be_for_any_row_of_their_owner(scorer, opene
     assert run(scorer, guess, other, seen=rows)["identification"].value < 1 / len(other)
 
 
+def test_an_update_of_one_owner_says_nothing_of_others(scorer, opened, rows):
+    truth = opened.truth
+    step = rows[rows[:, 0] == 20]
+    owner = truth.owners_of(step)
+    mine, other = (step[owner == n] for n in owner.unique()[:2].tolist())
+    group = torch.zeros(1, dtype=torch.int64)
+    guess = ReconstructionGuess(mine[:1], truth.samples(other[:1]).x, group)
+    found = run(scorer, guess, other[:1], seen=rows)
+    assert "1 victims were not guessed" in found["mse"].note
+    own = frozenset(owner.unique()[2:].tolist())
+    two = torch.cat([mine[:1], other[1:2]])  # an aggregate of others: any of their rows, not mine
+    both = ReconstructionGuess(two, truth.samples(two).x.flip(0), group.expand(2))
+    for victim in two.split(1):
+        assert run(scorer, both, victim, seen=rows, owned=own)["identification"].value == 1.0
+
+
 def test_matching_alone_is_not_leakage(scorer, opened, rows, victims):
     """Strangers' images, matched to the best row of a batch: above 1/N, but at the blind value."""
     strangers = opened.population.held_out.x[: len(rows)]
