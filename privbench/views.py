@@ -60,15 +60,15 @@ def views_of(
     Args:
         topology: the transcript's, as this run declares it (encryption is declared here).
         seats: those of ``threat`` that the attack can use.
-        attack: victims are rows of the messages that it reads.
+        attack: the view holds messages of the kinds that it reads; victims are rows of those.
     """
     steps = threat.looks_at(transcript.steps, topology.steps_per_epoch)
+    kinds = tuple(kind for kind in threat.kinds if kind in attack.reads)
     held = [step for step in steps if step in transcript.steps_with_state]
     states = {step: transcript.state(step) or {} for step in held}
     views = []
     for seat in seats:
-        kinds = () if _blinded(seat, topology) else threat.kinds
-        seen = transcript.seen_by(seat, steps, kinds)
+        seen = transcript.seen_by(seat, steps, () if _blinded(seat, topology) else kinds)
         messages = tuple(_naming_rows(message, transcript.owners) for message in seen)
         owned = owned_by(seat, topology)
         rows = rows_of(messages, attack.reads)
@@ -104,7 +104,9 @@ def rows_of(messages: Iterable[Message], kinds: Sequence[str]) -> Rows:
     ]
     if not named:
         return torch.empty(0, 2, dtype=torch.int64)
-    return torch.unique(torch.cat(named), dim=0)
+    rows = torch.cat(named)
+    keys = torch.unique((rows[:, 0] << 32) | rows[:, 1])
+    return torch.stack([keys >> 32, keys & 0xFFFFFFFF], dim=1)
 
 
 def owned_by(seat: Seat, topology: Topology) -> frozenset[int]:

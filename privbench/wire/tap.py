@@ -74,14 +74,14 @@ class Recorder(Tap):
         chunk_bytes: a chunk is written when it holds this much.
     """
 
-    def __init__(self, folder: Path, capture: Capture, chunk_bytes: int = 32 << 20) -> None:
+    def __init__(self, folder: Path, capture: Capture, chunk_bytes: int = 8 << 20) -> None:
         self.folder = folder
         self.capture = capture
         self.chunk_bytes = chunk_bytes
         self._topology: Topology | None = None
         self._pending: list[Message] = []
         self._size = 0
-        self._chunks = 0
+        self._steps: list[tuple[int, ...]] = []  # of each chunk that is written
         self._owners: dict[str, Tensor] = {}
         self._states: dict[str, Tensor] = {}
 
@@ -117,10 +117,12 @@ class Recorder(Tap):
     def close(self) -> None:
         """Write what is left."""
         self._flush()
+        codec.save(tuple(self._steps), self.folder / "index")
         save_file(self._owners, self.folder / "owners")
         save_file(self._states, self.folder / "states")
 
     def _flush(self) -> None:
         if self._pending:
-            codec.save(tuple(self._pending), self.folder / f"chunk-{self._chunks:05d}")
-        self._pending, self._size, self._chunks = [], 0, self._chunks + 1
+            codec.save(tuple(self._pending), self.folder / f"chunk-{len(self._steps):05d}")
+            self._steps.append(tuple(sorted({message.step for message in self._pending})))
+        self._pending, self._size = [], 0

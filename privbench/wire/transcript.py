@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -27,13 +27,20 @@ class Transcript:
         self.topology: Topology
         self.topology, router = codec.load(folder / "parties")
         kind = load_name(router)
+        self._last: tuple[tuple[int, ...], tuple[Message, ...]] | None = None
         self._router: Router = kind() if kind is Direct else kind(self.topology)
 
-    @cached_property
-    def messages(self) -> tuple[Message, ...]:
+    @property
+    def messages(self) -> Iterator[Message]:
         """Everything recorded, in order, as the regime sent it (layers whole)."""
-        chunks = sorted(self.folder.glob("chunk-*"))
-        return tuple(message for chunk in chunks for message in codec.load(chunk))
+        for number in range(len(self._index)):
+            yield from self._chunk(number)
+
+    @cached_property
+    def _index(self) -> tuple[tuple[int, ...], ...]:
+        """Steps of each chunk."""
+        found: tuple[tuple[int, ...], ...] = codec.load(self.folder / "index")
+        return found
 
     @cached_property
     def owners(self) -> dict[int, Int64[Tensor, " rows"]]:
@@ -43,14 +50,28 @@ class Transcript:
     @cached_property
     def steps(self) -> tuple[int, ...]:
         """Steps of which anything was recorded."""
-        return tuple(sorted({message.step for message in self.messages}))
+        return tuple(sorted({step for held in self._index for step in held}))
 
-    def seen_by(self, seat: Seat, steps: Sequence[int], kinds: Sequence[str]) -> Iterator[Message]:
+    def seen_by(
+        self, seat: Seat, steps: Sequence[int], kinds: Collection[str]
+    ) -> Iterator[Message]:
         """Messages, from party to party, that pass by a seat at these steps."""
-        wanted, chosen = frozenset(steps), frozenset(kinds)
-        for message in self.messages:
-            if message.step in wanted and message.kind in chosen:
+        for message in self._recorded(tuple(steps)) if kinds else ():
+            if message.kind in kinds:
                 yield from self._router.cut(message, self.owners[message.step], seat)
+
+    def _recorded(self, steps: tuple[int, ...]) -> tuple[Message, ...]:
+        """Messages of these steps; many seats ask for the same ones in a row."""
+        if self._last is None or self._last[0] != steps:
+            wanted = frozenset(steps)
+            chunks = [n for n, held in enumerate(self._index) if wanted.intersection(held)]
+            found = (message for number in chunks for message in self._chunk(number))
+            self._last = (steps, tuple(message for message in found if message.step in wanted))
+        return self._last[1]
+
+    def _chunk(self, number: int) -> tuple[Message, ...]:
+        found: tuple[Message, ...] = codec.load(self.folder / f"chunk-{number:05d}")
+        return found
 
     def state(self, step: int) -> dict[str, Tensor] | None:
         """The network's parameters in force during a step; None where they were not kept."""
