@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -34,7 +35,7 @@ class Mlp(nn.Sequential):
                 "for example model.widths=[64,128,10]"
             )
         modules: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-        for number, (width, following) in enumerate(zip(widths, widths[1:], strict=False)):
+        for number, (width, following) in enumerate(pairwise(widths)):
             if number:
                 modules[f"relu{number - 1}"] = nn.ReLU()
             modules[f"linear{number}"] = nn.Linear(width, following)
