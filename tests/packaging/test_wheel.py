@@ -110,7 +110,7 @@ def test_the_strangers_attack_runs_by_name(privbench: tuple[Command, Path]) -> N
 
 def test_the_strangers_study_gives_a_table(privbench: tuple[Command, Path]) -> None:
     command, env = privbench
-    done = command("study=example", "out=runs")
+    done = command("study=example", "regime.epochs=2", "out=runs")
     assert done.returncode == 0, done.stderr
     table = env.parent / "elsewhere" / "runs" / "studies" / "example" / "table.csv"
     assert "example_confidence" in table.read_text()
@@ -118,7 +118,14 @@ def test_the_strangers_study_gives_a_table(privbench: tuple[Command, Path]) -> N
 
 def test_the_strangers_defense_is_chosen_by_name(privbench: tuple[Command, Path]) -> None:
     command, env = privbench
-    words = ("regime=slicenet", "threat=host", "threat.seat=0", "attack=ridge_decoder", "victims=8")
+    words = (
+        "regime=slicenet",
+        "regime.epochs=2",
+        "threat=host",
+        "threat.seat=0",
+        "attack=ridge_decoder",
+        "victims=8",
+    )
     done = command(*words, "defense=[example_rounding]", "out=runs")
     assert done.returncode == 0, done.stderr
     tables = (env.parent / "elsewhere" / "runs" / "runs").glob("*/table.csv")
