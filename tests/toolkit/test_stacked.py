@@ -202,7 +202,7 @@ def test_bits_do_not_depend_on_how_many_are_trained_together(
 
 
 def test_federated_agrees_with_one_after_another(recipe: Recipe, pool: Samples) -> None:
-    federated_train = pytest.importorskip("privbench.regimes.fedavg").federated_train
+    federated_train = load_name(FEDERATED)
     recipe = replace(recipe, batch=4, federation=Federation(clients=4, rounds=4, local_steps=3))
     assert stackable(recipe, FEDERATED, pool.x.shape[1:])
     nets = [
@@ -292,6 +292,25 @@ def test_dp_agrees_with_the_defense_of_the_target(recipe: Recipe, pool: Samples)
         learning=spec_of(defense),
     )
     train = load_name(TRAIN)
+    nets = [
+        train(recipe, pool[mine], rng)
+        for mine, rng in zip(members(pool), generators(), strict=True)
+    ]
+    assert largest_difference(trained(recipe, pool), nets) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dp_at_the_clients_agrees_with_one_after_another(recipe: Recipe, pool: Samples) -> None:
+    defense = load_name("defenses.dpsgd.DpSgd")(noise=0.05, clip=0.5).resolved(10, 5, 4)
+    recipe = replace(
+        recipe,
+        batch=5,
+        sampling="poisson",
+        mechanism=defense.mechanism(),
+        learning=spec_of(defense),
+        federation=Federation(clients=3, rounds=2, local_steps=2),
+    )
+    train = load_name(FEDERATED)
     nets = [
         train(recipe, pool[mine], rng)
         for mine, rng in zip(members(pool), generators(), strict=True)
