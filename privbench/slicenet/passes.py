@@ -35,13 +35,15 @@ class Pass:
         """From the gradient of ``out`` to that of ``mapped``."""
         return torch.autograd.grad(self.out, self.mapped, gradient, retain_graph=True)[0]
 
-    def entry_gradient(self, delta: Tensor, units: Sequence[int] | None = None) -> Tensor:
-        """The gradient of ``entry``; with ``units``, the part that these output channels add."""
-        if units is not None:
-            kept = torch.zeros_like(delta)
-            kept[:, list(units)] = delta[:, list(units)]
-            delta = kept
-        return torch.autograd.grad(self.mapped, self.entry, delta, retain_graph=True)[0]
+    def entry_gradient(self, delta: Tensor, units: Sequence[int]) -> Tensor:
+        """The part of the gradient of ``entry`` that these output channels add."""
+        chosen = list(units)
+        module = self.stage.module
+        if isinstance(module, nn.Linear) and self.opened is self.entry:
+            return delta[:, chosen] @ module.weight.detach()[chosen]
+        kept = torch.zeros_like(delta)
+        kept[:, chosen] = delta[:, chosen]
+        return torch.autograd.grad(self.mapped, self.entry, kept, retain_graph=True)[0]
 
     def all_gradients(self, delta: Tensor) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """The gradients of ``entry`` (None where it needs none) and of the layer's parameters."""

@@ -16,12 +16,16 @@ from privbench.wire.router import EVERYONE, Router
 
 @dataclass(frozen=True, eq=False)
 class _Route:
-    """One message that a whole one stands for; rows None = all, units None = as they are."""
+    """One message that a whole one stands for; rows None = all, units None = as they are.
+
+    ``count`` is the number of rows, which a tensor is slow to tell.
+    """
 
     sender: Party
     receiver: Party
     units: tuple[int, ...] | None
     rows: Int64[Tensor, " n"] | None
+    count: int = 0
 
 
 class CrowdRouter(Router):
@@ -46,7 +50,7 @@ class CrowdRouter(Router):
         self._names = topology.owners
         self._links = Links(topology.layers, topology.slices)
         self._owners: Int64[Tensor, " rows"] | None = None
-        self._groups: dict[Party, Tensor] = {}
+        self._groups: dict[Party, tuple[Int64[Tensor, " n"], int]] = {}
 
     def begin(self, step: int, owners: Int64[Tensor, " rows"]) -> None:
         """Who owns each row of this step's batch."""
@@ -76,12 +80,12 @@ class CrowdRouter(Router):
 
     def nbytes(self, message: Message) -> int:
         """Bytes of all of them on the wire, headers included."""
-        whole = message.payload.numel() * message.payload.element_size()
+        whole, batch = message.payload.numel() * message.payload.element_size(), len(message.rows)
         total = 0
         for route in self._routes(message):
             part = whole
             if route.rows is not None:
-                part = part * len(route.rows) // len(message.rows)
+                part = part * route.count // batch
             if route.units is not None:
                 part = part * len(route.units) // message.payload.shape[1]
             total += HEADER_BYTES + part
@@ -92,8 +96,8 @@ class CrowdRouter(Router):
         if owners is self._owners:
             return
         self._owners = owners
-        present = torch.unique(owners).tolist()
-        self._groups = {self._names[k]: (owners == k).nonzero().flatten() for k in present}
+        groups = {k: (owners == k).nonzero().flatten() for k in torch.unique(owners).tolist()}
+        self._groups = {self._names[k]: (rows, len(rows)) for k, rows in groups.items()}
 
     def _routes(self, message: Message) -> Iterator[_Route]:
         if message.receiver != EVERYONE:
@@ -118,11 +122,11 @@ class CrowdRouter(Router):
         if OWNER not in (sender, receiver):
             yield _Route(sender, receiver, link.units, None)
             return
-        for owner, rows in self._groups.items():
+        for owner, (rows, count) in self._groups.items():
             start = owner if sender == OWNER else sender
             end = owner if receiver == OWNER else receiver
             if start != end:
-                yield _Route(start, end, link.units, rows)
+                yield _Route(start, end, link.units, rows, count)
 
 
 def _part(message: Message, route: _Route) -> Tensor:
