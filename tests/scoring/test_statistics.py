@@ -124,11 +124,12 @@ def test_paired_differences_and_holm():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mu", [0.0, 1.0, 2.0])
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("mu", [0.0, 1.0])
 def test_coverage_over_two_thousand_draws(mu):
     held = np.zeros(4)
     for seed in range(2000):
-        scores, member, rng = gaussian(seed, mu)
+        scores, member, rng = gaussian(seed, mu, 250)
         area = statistics.auc_interval(scores, member, rng)
         many = statistics.tpr_interval(scores, member, 0.05, rng)
         wide = statistics.tpr_interval(scores, member, 0.01, rng)
