@@ -15,33 +15,39 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from privbench.contract import Attack, MembershipGuess, View
+from privbench.errors import NotApplicable
 
 
 @dataclass(frozen=True, kw_only=True)
 class {kind}(Attack):
-    """Says for each candidate how likely it is a member. This one looks at nothing yet.
+    """A record with a small loss was trained on: a place to start from.
 
     Args:
-        scale: size of the scores.
+        temperature: divides the logits.
     """
 
     goal: ClassVar[str] = "membership"
-    needs: ClassVar[tuple[str, ...]] = ("candidates",)
-    source: ClassVar[str] = "Authors. Title. Year. https://link"
+    needs: ClassVar[tuple[str, ...]] = ("candidates", "released_weights")
+    source: ClassVar[str] = "authors, title, year, link: fill this in"
 
-    scale: float = 1.0
+    temperature: float = 1.0
 
     def run(self, view: View, rng: torch.Generator) -> MembershipGuess:
-        """One score a candidate."""
-        candidates = view.public.candidates
-        return MembershipGuess(self.scale * torch.rand(len(candidates), generator=rng))
+        """One score a candidate, higher = more likely a member."""
+        candidates, net = view.public.candidates, view.public.net
+        if candidates is None or candidates.y is None or net is None:
+            raise NotApplicable("{name} needs labelled candidates and the released weights")
+        with torch.no_grad():
+            logits = net.module()(candidates.x) / self.temperature
+        return MembershipGuess(-cross_entropy(logits, candidates.y, reduction="none"))
 '''
 
 YAML = """# {name}: say in one line what it does
 _target_: {package}.{name}.{kind}
-scale: 1.0
+temperature: 1.0
 """
 
 PROJECT = """[build-system]
@@ -106,5 +112,5 @@ def scaffold(name: str, folder: Path) -> str:
     return (
         f"wrote {root}\n"
         f"next: pip install -e {names['dist']} && privbench attack={name}\n"
-        f"then: cd {names['dist']} && pytest"
+        f"then: cite your source, cd {names['dist']} && pytest"
     )
