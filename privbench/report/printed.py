@@ -1,8 +1,9 @@
-"""The table on the screen: ten columns, one line a headline score."""
+"""The table on the screen: ten columns, one line a headline score, reasons below."""
 
 from __future__ import annotations
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -14,20 +15,38 @@ STYLE = {
     "failed": "bold magenta",
     "too few": "yellow",
 }
+SHORT = {"identification": "ident.", "evaluator_top1": "top-1"}
+"""Headline metrics, as the screen names them."""
+WIDTH = 140  # columns that ten cells need; a narrower screen wraps lines, a pipe gets them whole
 
 
 def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:
     """Print headline scores of table rows: one line a seat, or worst, median and best of many."""
-    table = Table(title=title or None, title_justify="left", header_style="bold", pad_edge=False)
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for name in ("regime", "threat", "attack", "seat"):
         table.add_column(name, overflow="fold")
     table.add_column("leakage [95 %]", no_wrap=True)
     for name in ("blind", "accuracy", "epsilon", "kB/sample"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    notes: list[str] = []
+    previous = None
     for _, row in headlines(frame).iterrows():
-        table.add_row(*_cells(row), style=None)
-    console.print(table)
+        if previous not in (None, row["regime"]):
+            table.add_section()
+        previous = row["regime"]
+        table.add_row(*_cells(row, notes))
+    console.print(table, width=max(console.width, WIDTH), no_wrap=True, crop=False)
+    if frame["seat"].isin(SUMMARY).any():
+        console.print("worst, median, best: of all seats of that threat; the worst learns most")
+    for number, note in enumerate(notes, start=1):
+        console.print(f"[{number}] {note}", markup=False, highlight=False)
 
 
 def headlines(frame: pd.DataFrame) -> pd.DataFrame:
@@ -40,25 +59,24 @@ def headlines(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[head & (~many | summed)]
 
 
-def _cells(row: pd.Series) -> list[str]:
-    verdict = str(row["verdict"])
-    style = STYLE.get(verdict)
-    name = str(row["regime"]) + (f"+{row['defense']}" if row["defense"] else "")
-    attack = str(row["attack"]) + (f" ({row['variant']})" if row["variant"] else "")
-    reason = str(row["reason"] or "")
-    if pd.isna(row["value"]):
-        seat = f"{row['seats']:.0f} seats" if pd.notna(row["seats"]) and row["seats"] > 1 else ""
-        leakage, blind = "–", "–"
-        verdict = f"{verdict}: {reason}" if reason else verdict
-    else:
-        seat = str(row["seat"])
-        leakage = f"{row['metric']} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+def _cells(row: pd.Series, notes: list[str]) -> list[str]:
+    """The ten cells; a reason goes to the notes below the table, once."""
+    verdict, style = str(row["verdict"]), STYLE.get(str(row["verdict"]))
+    if row["reason"]:
+        if row["reason"] not in notes:
+            notes.append(str(row["reason"]))
+        verdict += rf" \[{notes.index(row['reason']) + 1}]"
+    leakage, blind, seat = "–", "–", str(row["seat"]) if pd.notna(row["seat"]) else ""
+    if pd.notna(row["value"]):
+        metric = SHORT.get(row["metric"], row["metric"])
+        leakage = rf"{metric} {row['value']:.3f} \[{row['low']:.3f}, {row['high']:.3f}]"
         blind = _number(row["blind"], "{:.3f}")
-        verdict = f"{verdict} ({reason})" if reason else verdict
+    elif pd.notna(row["seats"]) and row["seats"] > 1:
+        seat = f"{row['seats']:.0f} seats"
     return [
-        name,
+        str(row["regime"]) + (f" +{row['defense']}" if row["defense"] else ""),
         str(row["threat"]),
-        attack,
+        str(row["attack"]) + (f" ({row['variant']})" if row["variant"] else ""),
         seat,
         leakage,
         blind,
@@ -69,8 +87,8 @@ def _cells(row: pd.Series) -> list[str]:
     ]
 
 
-def _number(value: object, form: str, scale: float = 1.0) -> str:
-    return "–" if value is None or pd.isna(value) else form.format(float(value) * scale)  # type: ignore[arg-type]
+def _number(value: float | None, form: str, scale: float = 1.0) -> str:
+    return "–" if value is None or pd.isna(value) else form.format(value * scale)
 
 
 def _epsilon(row: pd.Series) -> str:
