@@ -42,7 +42,10 @@ def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:
             table.add_section()
         previous = row["regime"]
         table.add_row(*_cells(row, notes))
-    console.print(table, width=max(console.width, WIDTH), no_wrap=True, crop=False)
+    wide = Console(
+        file=console.file, width=max(console.width, WIDTH), force_terminal=console.is_terminal
+    )
+    wide.print(table)
     if frame["seat"].isin(SUMMARY).any():
         console.print("worst, median, best: of all seats of that threat; the worst learns most")
     for number, note in enumerate(notes, start=1):
