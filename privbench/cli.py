@@ -175,7 +175,7 @@ def _screen() -> Console:
     """The terminal; a file or pipe gets lines long enough for the table."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 160)
+    return Console(width=None if sys.stdout.isatty() else 190)
 
 
 def _own_folder_last() -> None:
