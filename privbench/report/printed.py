@@ -17,7 +17,7 @@ STYLE = {
 }
 SHORT = {"identification": "ident.", "evaluator_top1": "top-1"}
 """Headline metrics, as the screen names them."""
-WIDTH = 140  # columns that ten cells need; a narrower screen wraps lines, a pipe gets them whole
+WIDTH = 152  # columns that ten cells need; a narrower screen wraps lines, a pipe gets them whole
 
 
 def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:
