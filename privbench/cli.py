@@ -57,6 +57,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _dispatch(words)
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print("\x1b[?25h", end="", file=sys.stderr)  # a progress bar had hidden the cursor
         kept = [word for word in words if not word.lstrip("+").startswith("again=")]
         print(
             "\ninterrupted; finished rows are kept. To go on: " + " ".join(["privbench", *kept]),

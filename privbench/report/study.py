@@ -51,6 +51,10 @@ class StudyTable:
         self._done = 0
         self._since = 0.0
 
+    def __reduce__(self) -> tuple[type[StudyTable], tuple[str, str]]:
+        """What a parallel launcher sends to its workers: they know neither the screen nor the count."""
+        return StudyTable, (str(self.out), self.study)
+
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         """Forget the copies of an earlier launch (their runs stay) and show the bar."""
         rows = study_folder(self.out, self.study) / "rows"
@@ -121,9 +125,5 @@ def show(out: Path, study: str, console: Console) -> int:
 
 
 def _title(config: Any) -> str:
-    """What a row is called while it runs."""
-    for key in ("row_name", "row"):
-        name = config.get(key)
-        if name:
-            return str(name)
-    return "run"
+    """What a row is called while it runs: its name in a study, its words in a sweep."""
+    return str(config.row) or " ".join(config.hydra.overrides.task) or "run"

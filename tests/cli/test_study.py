@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from privbench.cli import main
 from privbench.errors import TrainingError
 from privbench.plan import Plan
 from privbench.report.report import Report
+from privbench.report.study import StudyTable
 
 WORDS = ["-m", "attack=loss_threshold", "seed=1,2,3"]
 
@@ -86,6 +88,11 @@ def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path, rows, capsys) ->
     rows(_not_applicable)
     assert main(["-m", "attack=glob(zz*)", f"out={tmp_path}"]) == 2
     assert "matches nothing" in capsys.readouterr().err
+
+
+def test_a_parallel_launcher_can_send_the_callback_to_its_workers(tmp_path: Path) -> None:
+    sent = pickle.dumps(StudyTable(str(tmp_path), "compare", jobs=3))
+    assert b"StudyTable" in sent
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path, rows, capsys) -> None:
