@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -21,14 +23,32 @@ def _plan(*words: str) -> Plan:
     return one(understood(words, multirun=True))
 
 
+def _row_is_a_plan(row: str) -> None:
+    plan = one(Words((f"+row/compare={row}",)))
+    regime = plan.names.regime.partition("_matched")[0]
+    assert all(word in row for word in (regime, plan.names.threat, plan.names.attack))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_of_the_comparison_is_a_plan(row: str) -> None:
-    plan = one(Words((f"+row/compare={row}",)))
-    names = plan.names
-    regime = f"{names.regime}_{names.variant}" if "matched" in row else names.regime
-    assert row[:3].isdigit()
-    for word in (regime.partition("_matched")[0], names.threat, names.attack):
-        assert word in row
+    _row_is_a_plan(row)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row[:3] in ("030", "040", "082", "089")])
+def test_rows_with_settings_are_plans(row: str) -> None:
+    _row_is_a_plan(row)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_names_choices_that_are_there(row: str) -> None:
+    found = plugins.listing()
+    text = found["row/compare"][row].path.read_text()
+    chosen = dict(re.findall(r"- override /(\w+): \[?(\w+)", text))
+    assert row[:3].isdigit() and chosen.keys() >= {"regime", "threat", "attack"}
+    for group, name in chosen.items():
+        assert name in found[group]
+    assert chosen["threat"] in row and chosen["attack"] in row
 
 
 def test_settings_reach_their_objects() -> None:

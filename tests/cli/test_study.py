@@ -17,7 +17,7 @@ from privbench.plan import Plan
 from privbench.report.report import Report
 from privbench.report.study import StudyTable
 
-WORDS = ["-m", "attack=loss_threshold", "seed=1,2,3"]
+WORDS = ["-m", "attack=loss_threshold", "seed=1,2"]
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def test_every_row_is_in_the_table_in_order(tmp_path: Path, rows) -> None:
 
     rows(_row)
     assert main([*WORDS, f"out={tmp_path}"]) == 0
-    assert seeds == [1, 2, 3]
-    assert len(pd.read_csv(tmp_path / "studies" / "sweep" / "table.csv")) == 3
+    assert seeds == [1, 2]
+    assert len(pd.read_csv(tmp_path / "studies" / "sweep" / "table.csv")) == 2
     assert not GlobalHydra.instance().is_initialized()
 
 
@@ -53,7 +53,7 @@ def test_a_failed_row_is_a_row_and_the_exit_code_says_so(tmp_path: Path, rows) -
     rows(_row)
     assert main([*WORDS, f"out={tmp_path}"]) == 3
     table = pd.read_csv(tmp_path / "studies" / "sweep" / "table.csv")
-    assert list(table["status"]) == ["not_applicable", "failed", "not_applicable"]
+    assert list(table["status"]) == ["not_applicable", "failed"]
     assert table["reason"][1] == "ZeroDivisionError: a bug of a stranger"
 
 
