@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Plan:
         again: score anew even if a finished report lies there.
         debug: let errors through, with their traceback.
         config: the composed configuration, for the report.
+        others: makes every other threat there is, by name, for the sentence that says who would do.
         private_name: set when a class cannot be imported by name; then nothing is reused.
     """
 
@@ -58,6 +59,7 @@ class Plan:
     again: bool = False
     debug: bool = False
     config: str = ""
+    others: Callable[[], Mapping[str, Threat]] = dict
     private_name: str = ""
 
     def target_print(self, data_digest: str) -> str:

@@ -29,10 +29,11 @@ def seats_of(
             f"attack={plan.names.attack} is active, threat={plan.names.threat} only listens; "
             "choose a threat that tampers"
         )
-    seats = _chosen(plan, threat.seats(replace(topology, encrypted=plan.encrypted)))
+    topology = replace(topology, encrypted=plan.encrypted)
+    seats = _chosen(plan, threat.seats(topology))
     if not seats:
         reason = f"regime={topology.regime} has no seat for threat={threat.name}"
-        return (), (Refusal(reason, 0),)
+        return (), (Refusal(reason + _instead(plan, topology, opened), 0),)
     able = []
     refused: dict[tuple[str, str], int] = {}
     for seat in seats:
@@ -42,8 +43,9 @@ def seats_of(
             refused[reason, seat.column] = refused.get((reason, seat.column), 0) + 1
         else:
             able.append(seat)
-    refusals = tuple(Refusal(reason, count, column) for (reason, column), count in refused.items())
-    return tuple(able), refusals
+    instead = "" if able else _instead(plan, topology, opened)
+    refusals = [Refusal(why + instead, count, column) for (why, column), count in refused.items()]
+    return tuple(able), tuple(refusals)
 
 
 def why_not(attack: Attack, seat: Seat, kinds: Sequence[str], encrypted: bool = False) -> str:
@@ -61,6 +63,21 @@ def why_not(attack: Attack, seat: Seat, kinds: Sequence[str], encrypted: bool = 
             wanted = " or ".join(need.split("|")).replace("_", " ")
             return f"it needs {wanted}, which this seat does not have"
     return ""
+
+
+def _instead(plan: Plan, topology: Topology, opened: Opened) -> str:
+    """The rest of the sentence: which threats would do for this attack, in this regime."""
+    fit = [
+        name
+        for name, threat in plan.others().items()
+        if any(
+            not why_not(plan.attack, _within(seat, opened), threat.kinds, plan.encrypted)
+            for seat in threat.seats(topology)
+        )
+    ]
+    if not fit:
+        return ""
+    return f"; here it can be run with threat={' or threat='.join(fit)}"
 
 
 def _within(seat: Seat, opened: Opened) -> Seat:

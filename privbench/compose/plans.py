@@ -16,6 +16,7 @@ from privbench.contract import Attack, LearningDefense, MessageDefense, Net, Spe
 from privbench.data.source import DataSource
 from privbench.errors import UsageError
 from privbench.plan import Plan
+from privbench.plugins import listing
 from privbench.regimes.base import Regime
 from privbench.report.report import Names
 
@@ -67,8 +68,16 @@ def plan_of(config: DictConfig, choices: Mapping[str, Any], given: Given) -> Pla
         again=_switch(plain, "again"),
         debug=_switch(plain, "debug"),
         config=OmegaConf.to_yaml({k: v for k, v in plain.items() if k not in OUTSIDE}),
+        others=threats,
         private_name=given.private,
     )
+
+
+def threats() -> Mapping[str, Threat]:
+    """Every threat that is installed, with the settings of its yaml."""
+    found = listing().get("threat", {})
+    settings = {name: OmegaConf.to_container(OmegaConf.load(c.path)) for name, c in found.items()}
+    return {name: build_as(Threat, plain, f"threat={name}") for name, plain in settings.items()}
 
 
 def check_shared(config: DictConfig) -> None:
