@@ -69,8 +69,8 @@ class ActivationInversion(Attack):
         "https://doi.org/10.1145/3359789.3359824"
     )
 
-    steps: int = 300
-    rate: float = 0.05
+    steps: int = 400
+    rate: float = 0.1
     smooth: float = 1e-3
 
     def run(self, view: View, rng: torch.Generator) -> ReconstructionGuess:
@@ -88,7 +88,11 @@ class ActivationInversion(Attack):
 
     def _invert(self, views: Sequence[View]) -> list[ReconstructionGuess]:
         starts = [expected(view.public, _shape(view)) for view in views]
-        lots = [lot for number, view in enumerate(views) for lot in _lots(number, view)]
+        lots: list[_Lot] = []
+        prefixes: Prefixes | None = None
+        for number, view in enumerate(views):
+            prefixes = Prefixes(view.topology, view.weights, prefixes)
+            lots += _lots(number, view, prefixes)
         guesses = [
             start.repeat(len(view.victims), *(1 for _ in start.shape))
             for view, start in zip(views, starts, strict=True)
@@ -141,12 +145,11 @@ def _shape(view: View) -> tuple[int, ...]:
     )
 
 
-def _lots(number: int, view: View) -> list[_Lot]:
+def _lots(number: int, view: View, prefixes: Prefixes) -> list[_Lot]:
     """A seat's victims by step, a few at a time."""
     seen = seen_of_victims(view, ("activation",))
     if seen is None:
         return []
-    prefixes = Prefixes(view.topology, view.weights)
     at = seen.find(view.victims)
     found = []
     for step in torch.unique(view.victims[at >= 0, 0]).tolist():

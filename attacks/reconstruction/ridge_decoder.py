@@ -18,8 +18,6 @@ from privbench.toolkit.priors import expected
 from privbench.toolkit.ridge import Ridge, fit_ridge
 from privbench.toolkit.traffic import Seen, defended, seen_of_victims, selected
 
-Decoders = dict[str, Ridge]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RidgeDecoder(Attack):
@@ -57,29 +55,118 @@ class RidgeDecoder(Attack):
         Raises:
             NotApplicable: the seat lacks what its kind of pairs needs.
         """
-        return _decoded(view, rng, {})
+        return _Decoding(view, rng, None).guess()
 
     def run_all(self, views: Sequence[View], rng: torch.Generator) -> list[Guess]:
         """Seats that see the same units under the same weights share their decoders."""
-        decoders: Decoders = {}
-        return [_decoded(view, child_rng(rng, view.seat.name), decoders) for view in views]
+        guesses: list[Guess] = []
+        before: _Decoding | None = None
+        for view in views:
+            before = _Decoding(view, child_rng(rng, view.seat.name), before)
+            guesses.append(before.guess())
+        return guesses
 
 
-def _decoded(view: View, rng: torch.Generator, decoders: Decoders) -> ReconstructionGuess:
-    shape = _shape(view)
-    guess = expected(view.public, shape).repeat(len(view.victims), *(1 for _ in shape))
-    seen = seen_of_victims(view)
-    if seen is None:
+class _Decoding:
+    """The work for one seat.
+
+    Args:
+        view: of the seat.
+        rng: of the defenses' noise.
+        before: work for another seat, whose traces and decoders may serve again.
+    """
+
+    def __init__(self, view: View, rng: torch.Generator, before: _Decoding | None) -> None:
+        self._view, self._rng = view, rng
+        like: Prefixes | None = before._prefixes if before is not None else None
+        self._prefixes: Prefixes = Prefixes(view.topology, view.weights, like)
+        self._shared: dict[str, Ridge] = before._shared if before is not None else {}
+        self._fitted: dict[int, Ridge] = {}
+
+    def guess(self) -> ReconstructionGuess:
+        """An image for each victim."""
+        view, shape = self._view, _shape(self._view)
+        guess = expected(view.public, shape).repeat(len(view.victims), *(1 for _ in shape))
+        seen = seen_of_victims(view)
+        if seen is None:
+            return ReconstructionGuess(view.victims, guess)
+        at = seen.find(view.victims)
+        steps = view.victims[:, 0]
+        for step in torch.unique(steps[at >= 0]).tolist():
+            here = (steps == step) & (at >= 0)
+            features = seen.seen.payload[at[here]].flatten(1)
+            found = self._decoder(seen, step)(features.to(view.device))
+            guess[here] = found.float().cpu().reshape(-1, *shape)
         return ReconstructionGuess(view.victims, guess)
-    at = seen.find(view.victims)
-    fitted: dict[int, Ridge] = {}
-    steps = view.victims[:, 0]
-    for step in torch.unique(steps[at >= 0]).tolist():
-        here = (steps == step) & (at >= 0)
-        decoder = _decoder(view, seen, step, fitted, decoders, rng)
-        features = seen.seen.payload[at[here]].flatten(1)
-        guess[here] = decoder(features.to(view.device)).float().cpu().reshape(-1, *shape)
-    return ReconstructionGuess(view.victims, guess)
+
+    def _decoder(self, seen: Seen, step: int) -> Ridge:
+        """The decoder for victims of one step, fitted when first asked for."""
+        way = self._view.seat.pairs
+        key = -1 if way in ("own", "chosen") else step  # one for all steps
+        if key not in self._fitted:
+            if way in ("own", "chosen"):
+                self._fitted[key] = self._from_own(seen)
+            elif way == "query":
+                self._fitted[key] = self._from_queries(seen, step)
+            else:
+                self._fitted[key] = self._from_prefix(seen, step)
+        return self._fitted[key]
+
+    def _from_own(self, seen: Seen) -> Ridge:
+        """Own samples with what was seen of them, at all steps."""
+        view = self._view
+        rows = view.own.rows if view.own is not None else torch.empty(0, 2, dtype=torch.int64)
+        at = seen.find(rows)
+        if view.own is None or int((at >= 0).sum()) < 2:
+            raise NotApplicable(
+                f"'{view.seat.name}' fits its decoder on own samples and saw fewer than two of them "
+                f"cross at layer '{seen.layer.name}'; set threat.steps=all"
+            )
+        return self._fit(seen.features(rows), view.own.samples.x[at >= 0])
+
+    def _from_queries(self, seen: Seen, step: int) -> Ridge:
+        """What an oracle answered at the nearest step."""
+        pairs = [each for each in self._view.pairs if each.layer == seen.layer.name]
+        if not pairs:
+            raise NotApplicable(
+                f"no oracle answered for layer '{seen.layer.name}'; choose a seat with pairs=query"
+            )
+        nearest = min(pairs, key=lambda each: (abs(each.step - step), each.step))
+        return self._fit(self._as_sent(seen, nearest.activation, step), nearest.x)
+
+    def _from_prefix(self, seen: Seen, step: int) -> Ridge:
+        """Auxiliary inputs through the layers before the seat, with the weights of that step."""
+        auxiliary = self._view.public.auxiliary
+        if auxiliary is None or not len(auxiliary):
+            raise NotApplicable(
+                "pairs by prefix weights need auxiliary inputs to push through; choose a split that "
+                "has some (data.split=thirds)"
+            )
+        if seen.kind != "activation":
+            raise NotApplicable(
+                f"'{self._view.seat.name}' sees partial sums of layer '{seen.layer.name}' alone, "
+                "which weights of other hosts entered; prefix pairs tell nothing of these"
+            )
+        prefix = self._prefixes.at(seen.layer.name, step)
+        key = _digest(prefix, seen, auxiliary.x)
+        if key in self._shared and not self._view.topology.defenses:
+            return self._shared[key]
+        with torch.no_grad():
+            whole = prefix(auxiliary.x.to(self._view.device)).cpu()
+        decoder = self._fit(self._as_sent(seen, whole, step), auxiliary.x)
+        if not self._view.topology.defenses:  # else its noise is this seat's own
+            self._shared[key] = decoder
+        return decoder
+
+    def _as_sent(self, seen: Seen, whole: Tensor, step: int) -> Float[Tensor, "n features"]:
+        """What the seat would see of a layer's whole output, after the defenses."""
+        noise = child_rng(self._rng, "pairs", step)
+        sent = defended(self._view.topology, seen.layer, whole, step, noise)
+        return selected(sent, seen.seen.units).flatten(1)
+
+    def _fit(self, features: Float[Tensor, "n p"], x: Float[Tensor, "n ..."]) -> Ridge:
+        device = self._view.device
+        return fit_ridge(features.to(device), x.flatten(1).to(device))
 
 
 def _shape(view: View) -> tuple[int, ...]:
@@ -94,94 +181,6 @@ def _shape(view: View) -> tuple[int, ...]:
             "some (data.split=thirds)"
         )
     return tuple(held[0].shape[1:])
-
-
-def _decoder(
-    view: View,
-    seen: Seen,
-    step: int,
-    fitted: dict[int, Ridge],
-    decoders: Decoders,
-    rng: torch.Generator,
-) -> Ridge:
-    """The decoder for victims of one step, fitted when first asked for."""
-    way = view.seat.pairs
-    if way in ("own", "chosen"):
-        if -1 not in fitted:  # one for all steps
-            fitted[-1] = _from_own(view, seen)
-        return fitted[-1]
-    if way == "query":
-        if step not in fitted:
-            fitted[step] = _from_queries(view, seen, step, rng)
-        return fitted[step]
-    if step not in fitted:
-        fitted[step] = _from_prefix(view, seen, step, decoders, rng)
-    return fitted[step]
-
-
-def _from_own(view: View, seen: Seen) -> Ridge:
-    """Own samples with what was seen of them, at all steps."""
-    if view.own is None or not len(view.own.rows):
-        raise NotApplicable(
-            f"'{view.seat.name}' fits its decoder on own samples and none of them crossed in the "
-            "steps it looks at; set threat.steps=all"
-        )
-    at = seen.find(view.own.rows)
-    if int((at >= 0).sum()) < 2:
-        raise NotApplicable(
-            f"'{view.seat.name}' saw fewer than two of its own samples at layer "
-            f"'{seen.layer.name}', too few to fit a decoder on; set threat.steps=all"
-        )
-    x = view.own.samples.x[at >= 0]
-    return _fit(view, seen.features(view.own.rows), x)
-
-
-def _from_queries(view: View, seen: Seen, step: int, rng: torch.Generator) -> Ridge:
-    """What an oracle answered at the nearest step."""
-    pairs = [each for each in view.pairs if each.layer == seen.layer.name]
-    if not pairs:
-        raise NotApplicable(
-            f"no oracle answered for layer '{seen.layer.name}'; choose a seat with pairs=query"
-        )
-    nearest = min(pairs, key=lambda each: (abs(each.step - step), each.step))
-    sent = defended(view.topology, seen.layer, nearest.activation, step, _noise(rng, step))
-    return _fit(view, selected(sent, seen.seen.units).flatten(1), nearest.x)
-
-
-def _from_prefix(
-    view: View, seen: Seen, step: int, decoders: Decoders, rng: torch.Generator
-) -> Ridge:
-    """Auxiliary inputs through the layers before the seat, with the weights of that step."""
-    auxiliary = view.public.auxiliary
-    if auxiliary is None or not len(auxiliary):
-        raise NotApplicable(
-            "pairs by prefix weights need auxiliary inputs to push through; choose a split that has "
-            "some (data.split=thirds)"
-        )
-    if seen.kind != "activation":
-        raise NotApplicable(
-            f"'{view.seat.name}' sees partial sums of layer '{seen.layer.name}' alone, which weights "
-            "of other hosts entered; prefix pairs tell nothing of these"
-        )
-    prefix = Prefixes(view.topology, view.weights).at(seen.layer.name, step)
-    key = _digest(prefix, seen, auxiliary.x)
-    if key in decoders and not view.topology.defenses:
-        return decoders[key]
-    with torch.no_grad():
-        whole = prefix(auxiliary.x.to(view.device)).cpu()
-    sent = defended(view.topology, seen.layer, whole, step, _noise(rng, step))
-    decoder = _fit(view, selected(sent, seen.seen.units).flatten(1), auxiliary.x)
-    if not view.topology.defenses:  # else its noise is this seat's own
-        decoders[key] = decoder
-    return decoder
-
-
-def _fit(view: View, features: Float[Tensor, "n p"], x: Float[Tensor, "n ..."]) -> Ridge:
-    return fit_ridge(features.to(view.device), x.flatten(1).to(view.device))
-
-
-def _noise(rng: torch.Generator, step: int) -> torch.Generator:
-    return child_rng(rng, "pairs", step)
 
 
 def _digest(prefix: Prefix, seen: Seen, x: Tensor) -> str:

@@ -76,16 +76,18 @@ class Prefixes:
     Args:
         topology: of the run.
         weights: those of the seat (``view.weights``), of one or many steps.
+        like: prefixes of another seat of the same run; its traces are used again.
     """
 
-    def __init__(self, topology: Topology, weights: Sequence[Weights]) -> None:
+    def __init__(
+        self, topology: Topology, weights: Sequence[Weights], like: Prefixes | None = None
+    ) -> None:
         self._topology = topology
         self._held: dict[str, dict[int, list[Weights]]] = {}
         for held in weights:
             for name in held.tensors:
                 self._held.setdefault(name, {}).setdefault(held.step, []).append(held)
-        self._modules: dict[str, nn.Module] = {}
-        self._traced: fx.GraphModule | None = None
+        self._modules: dict[str, nn.Module] = like._modules if like is not None else {}
 
     def at(self, layer: str, step: int) -> Prefix:
         """The network up to the cut of ``layer``, with the weights nearest to ``step``.
@@ -138,10 +140,8 @@ class Prefixes:
 
     def _module(self, layer: str) -> nn.Module:
         if layer not in self._modules:
-            if self._traced is None:
-                self._traced = fx.symbolic_trace(self._topology.net.module())
-            cut = self._topology.layer(layer).cut
-            self._modules[layer] = truncated(self._traced, cut)
+            traced = fx.symbolic_trace(self._topology.net.module())
+            self._modules[layer] = truncated(traced, self._topology.layer(layer).cut)
         return self._modules[layer]
 
 

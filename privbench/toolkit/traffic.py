@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from privbench.contract import Block, Layer, Message, Topology, View, block, child_rng
@@ -71,7 +71,7 @@ def seen_of_victims(
 
 def _assembled(messages: list[Message], own: Rows, layer: Layer, kind: str) -> Block:
     everything = tuple(range(layer.channels))
-    foreign = [message for message in messages if not bool(_mine(message, own).all())]
+    foreign = _foreign(messages, own)
     units = {unit for message in foreign for unit in (message.units or everything)}
     kept = [
         _restricted(message, units, everything)
@@ -85,9 +85,13 @@ def _assembled(messages: list[Message], own: Rows, layer: Layer, kind: str) -> B
     return _added(parts) if parts else block((), layer, kind)
 
 
-def _mine(message: Message, own: Rows) -> Bool[Tensor, " n"]:
-    rows = torch.stack([torch.full_like(message.rows, message.step), message.rows], dim=1)
-    return places(own, rows) >= 0
+def _foreign(messages: list[Message], own: Rows) -> list[Message]:
+    """Messages with a row that is not the seat's own."""
+    sizes = torch.tensor([len(message.rows) for message in messages])
+    steps = torch.tensor([message.step for message in messages]).repeat_interleave(sizes)
+    rows = torch.stack([steps, torch.cat([message.rows for message in messages])], dim=1)
+    other = (places(own, rows) < 0).split(sizes.tolist())
+    return [m for m, theirs in zip(messages, other, strict=True) if bool(theirs.any())]
 
 
 def _restricted(message: Message, units: set[int], everything: tuple[int, ...]) -> Message:

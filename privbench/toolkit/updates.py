@@ -48,19 +48,21 @@ def observed(view: View) -> list[Observed]:
     Raises:
         NotApplicable: there are gradients, but not the weights of the whole network to go with them.
     """
+    known = _Networks(view)
     theirs = [
         message
         for message in view.select("update", "stem_gradient", "tail_gradient")
         if message.sender not in view.seat.parties
     ]
-    if any(message.kind == "update" for message in theirs):
-        found = [_update(view, *told) for told in _told(theirs, "update")]
+    updates = [message for message in theirs if message.kind == "update"]
+    if updates:
+        found = [_update(known, *told) for told in _told(updates)]
     elif theirs:
-        found = [_gradient(view, theirs, *told) for told in _told(theirs, "")]
+        found = [_gradient(known, theirs, *told) for told in _told(theirs)]
     elif view.select("global_weights"):
-        found = [_aggregate(view, step) for step in _followed(view, "global_weights")]
+        found = [_aggregate(known, step) for step in _followed(view, "global_weights")]
     else:
-        found = [_difference(view, step) for step in _followed(view, "stem_weights")]
+        found = [_difference(known, step) for step in _followed(view, "stem_weights")]
     whole = [each for each in found if each is not None]
     if found and not whole:
         raise NotApplicable(
@@ -80,21 +82,20 @@ def step_length(recipe: Recipe | None) -> float | None:
     return float(rate) if rate and not any(settings.values()) else None
 
 
-def _told(messages: Iterable[Message], kind: str) -> list[tuple[int, str, list[Message]]]:
-    """Messages of one kind (empty = any) by step and sender."""
+def _told(messages: Iterable[Message]) -> list[tuple[int, str, list[Message]]]:
+    """Messages by step and sender."""
     found: dict[tuple[int, str], list[Message]] = {}
     for message in messages:
-        if not kind or message.kind == kind:
-            found.setdefault((message.step, message.sender), []).append(message)
+        found.setdefault((message.step, message.sender), []).append(message)
     return [(step, sender, told) for (step, sender), told in sorted(found.items())]
 
 
-def _update(view: View, step: int, sender: str, told: list[Message]) -> Observed | None:
+def _update(known: _Networks, step: int, sender: str, told: list[Message]) -> Observed | None:
     """A client's update, the other way round."""
-    weights = _weights(view, step)
+    weights = known.at(step)
     if weights is None:
         return None
-    scale = _local_scale(view)
+    scale = _local_scale(known.view)
     gradient = {message.layer: -message.payload / (scale or 1.0) for message in told}
     return Observed(step, sender, told[0].rows, gradient, weights, scale is not None)
 
@@ -109,10 +110,10 @@ def _local_scale(view: View) -> float | None:
 
 
 def _gradient(
-    view: View, every: list[Message], step: int, sender: str, told: list[Message]
+    known: _Networks, every: list[Message], step: int, sender: str, told: list[Message]
 ) -> Observed | None:
     """An owner's share of a step's gradient; all shares together are the batch's mean."""
-    weights = _weights(view, step)
+    weights = known.at(step)
     if weights is None:
         return None
     batch = len(torch.unique(torch.cat([m.rows for m in every if m.step == step])))
@@ -127,11 +128,12 @@ def _followed(view: View, kind: str) -> list[int]:
     return sorted(step for step in steps if step + 1 in steps)
 
 
-def _aggregate(view: View, step: int) -> Observed | None:
+def _aggregate(known: _Networks, step: int) -> Observed | None:
     """The mean update of the other clients."""
-    weights = _weights(view, step)
+    weights = known.at(step)
     if weights is None:
         return None
+    view = known.view
     mine, clients = view.seat.parties, len(view.topology.owners)
     own = {m.layer: m.payload for m in view.select("update") if m.step == step and m.sender in mine}
     scale = _local_scale(view)
@@ -142,11 +144,12 @@ def _aggregate(view: View, step: int) -> Observed | None:
     return Observed(step, "", _foreign(view, step), gradient, weights, scale is not None)
 
 
-def _difference(view: View, step: int) -> Observed | None:
+def _difference(known: _Networks, step: int) -> Observed | None:
     """The mean gradient of the rows of other owners."""
-    weights = _weights(view, step)
+    weights = known.at(step)
     if weights is None:
         return None
+    view = known.view
     change = _change(view, step, ("stem_weights", "tail_weights"))
     rate, rows = step_length(view.public.recipe), _foreign(view, step)
     if rate is None or not len(rows):
@@ -195,22 +198,36 @@ def _foreign(view: View, step: int) -> Int64[Tensor, " n"]:
     return rows[~torch.isin(rows, own[own[:, 0] == step, 1])]
 
 
-def _weights(view: View, step: int) -> State | None:
-    """The whole network at a step, as near as the seat knows it; None = it lacks something.
+class _Networks:
+    """The whole network at each step, as near as the seat knows it."""
 
-    First what is broadcast at that step, then what the seat holds of it or of the latest earlier
-    step, then, where granted, the released weights.
-    """
-    state = dict(view.public.net.weights or {}) if view.public.net is not None else {}
-    for held in sorted(view.weights, key=lambda each: each.step):
-        if held.step <= step and held.units is None:
-            state.update(held.tensors)
-    for message in view.select("global_weights", "stem_weights", "tail_weights"):
-        if message.step == step:
-            state[message.layer] = message.payload
-    for name, like in view.topology.net.module().state_dict().items():
-        if name not in state and not like.is_floating_point():
-            state[name] = like  # counters of batches: no gradient depends on them
-        elif name not in state:
-            return None
-    return state
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self._like = view.topology.net.module().state_dict()
+        self._found: dict[int, State | None] = {}
+
+    def at(self, step: int) -> State | None:
+        """Weights of a step; None = the seat lacks something.
+
+        First what is broadcast at that step, then what the seat holds of it or of the latest
+        earlier step, then, where granted, the released weights.
+        """
+        if step not in self._found:
+            self._found[step] = self._assembled(step)
+        return self._found[step]
+
+    def _assembled(self, step: int) -> State | None:
+        view = self.view
+        state = dict(view.public.net.weights or {}) if view.public.net is not None else {}
+        for held in sorted(view.weights, key=lambda each: each.step):
+            if held.step <= step and held.units is None:
+                state.update(held.tensors)
+        for message in view.select("global_weights", "stem_weights", "tail_weights"):
+            if message.step == step:
+                state[message.layer] = message.payload
+        for name, like in self._like.items():
+            if name not in state and not like.is_floating_point():
+                state[name] = like  # counters of batches: no gradient depends on them
+            elif name not in state:
+                return None
+        return state
