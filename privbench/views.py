@@ -68,17 +68,19 @@ def views_of(
     states = {step: transcript.state(step) or {} for step in held}
     views = []
     for seat in seats:
-        seen = transcript.seen_by(seat, steps, () if _blinded(seat, topology) else kinds)
+        blinded = _blinded(seat, topology)
+        seen = transcript.seen_by(seat, steps, () if blinded else kinds)
         messages = tuple(_naming_rows(message, transcript.owners) for message in seen)
         owned = owned_by(seat, topology)
         rows = rows_of(messages, attack.reads)
+        known = {} if blinded else states
         views.append(
             View(
                 seat=seat,
                 topology=topology,
                 victims=facts.victims(rows, owned),
                 messages=messages,
-                weights=tuple(_weights(seat, topology, states, transcript.owners)),
+                weights=tuple(_weights(seat, topology, known, transcript.owners)),
                 own=_own(seat, owned, steps, transcript, facts),
                 pairs=facts.pairs(steps) if seat.pairs == "query" else (),
                 public=_granted(seat, facts.public, attack),
