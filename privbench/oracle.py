@@ -15,13 +15,12 @@ class CountingOracle:
     Args:
         net: the model.
         limit: inputs it will answer, None = any number.
-        seat: decides whether it answers at all, and with probabilities or labels.
+        seat: decides whether it answers with probabilities, or with labels alone.
     """
 
     def __init__(self, net: Net, limit: int | None, seat: Seat, device: str = "cpu") -> None:
         self.count = 0
         self.limit = limit
-        self.granted = bool({"oracle_probabilities", "oracle_labels"} & seat.grants)
         self._labels = "oracle_probabilities" not in seat.grants
         self._module = net.module().to(device)
         self._device = device

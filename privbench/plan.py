@@ -70,7 +70,7 @@ class Plan:
             str(torch.__version__),
             [canonical(part) for part in (self.data, self.model, self.regime, self.defenses)],
             canonical(self.capture),
-            canonical(self.attack.actor() if self.attack.actor else None),
+            _actor(self.attack),
             [self.seed, self.threads, self.device, self.private_name],
         )
 
@@ -105,6 +105,12 @@ def canonical(thing: Any) -> Any:
     if isinstance(thing, Path):
         return str(thing)
     return thing
+
+
+def _actor(attack: Attack) -> list[str]:
+    """The class that an active attack puts on the wire; it changes what is trained."""
+    kind = attack.actor
+    return [] if kind is None else [kind.__module__, kind.__qualname__, digest_of_source(kind)]
 
 
 def _source(name: str) -> str:

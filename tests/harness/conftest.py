@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -110,3 +112,10 @@ def crowd(rig: Callable[..., Rig]) -> Callable[..., Rig]:
         return rig(*CROWD, *attack, *words)
 
     return make
+
+
+@pytest.fixture
+def strangers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Plug-ins in a module that only the tests put on the import path."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "plugins"))
+    return import_module("strangers")
