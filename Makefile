@@ -24,8 +24,8 @@ check: $(STAMP) ## format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP) ## measure; writes benchmarks/results.json
-	$(BIN)/python -m benchmarks
+bench: $(STAMP) ## measure; writes benchmarks/results.json; some only: make bench WORDS="seal help"
+	$(BIN)/python benchmarks/run.py $(WORDS)
 
 golden: $(STAMP) ## slow tests and figures of the literature
 	$(BIN)/python -m pytest -n 0 -m "slow or golden"

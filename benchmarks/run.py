@@ -1,0 +1,223 @@
+"""Measure what privbench promises: ``make bench``, or ``python benchmarks/run.py [names …]``.
+
+Writes results.json and results.md beside this file and prints the table. With names, only those are
+measured; the others keep what was found earlier, with its date. A figure that is missed says so, and
+a measurement that breaks is a row that says how. Exit code 0 = all promises kept, 1 = not, 2 = an
+unknown name.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import compare
+import membership
+import seal
+import shadows
+from figure import Circumstances, Figure, Group, Measurement
+
+HERE = Path(__file__).resolve().parent
+FORMAT = 1
+"""Version of results.json."""
+
+
+def measurements(folder: Path) -> tuple[Measurement, ...]:
+    """All there are, in the table's order.
+
+    Args:
+        folder: empty; what is launched runs and writes in it.
+    """
+    whole = compare.Comparison(folder)
+    return (
+        Measurement(
+            name="cold", what="`privbench` cold", asked="under 150 s, under 3 GiB", run=whole.cold
+        ),
+        Measurement(
+            name="again", what="`privbench again=true`", asked="under 30 s", run=whole.again
+        ),
+        Measurement(
+            name="help",
+            what="`privbench --help`",
+            asked="under 1 s, no torch",
+            run=lambda: compare.help_text(folder),
+        ),
+        Measurement(
+            name="seal",
+            what="sealed against inline, view of 50 MB",
+            asked="under 0.3 s more",
+            run=seal_figures,
+        ),
+        Measurement(
+            name="shadows",
+            what="LiRA's 64 shadow models, together against one after another",
+            asked="at least 5 times faster; aim 8",
+            run=shadow_figures,
+        ),
+        Measurement(
+            name="membership",
+            what="membership on the bench configuration",
+            asked="mean AUC at least 0.600, mean TPR at 1 % FPR at least 5.5 %",
+            run=membership_figures,
+        ),
+    )
+
+
+def seal_figures() -> tuple[Figure, ...]:
+    """What the seal adds to an attack."""
+    cost = seal.measure()
+    return (
+        Figure(
+            what=f"sealed against inline, view of {cost.megabytes:.0f} MB",
+            asked=f"under {seal.LIMIT} s more",
+            value=cost.more,
+            unit="s",
+            met=cost.kept,
+            note=f"medians of {cost.runs}: {cost.sealed:.3f} s and {cost.inline:.3f} s",
+            digits=3,
+        ),
+    )
+
+
+def shadow_figures() -> tuple[Figure, ...]:
+    """How much faster stacked training is."""
+    speed = shadows.measure()
+    return (
+        Figure(
+            what=f"LiRA's {speed.models} shadow models, together against one after another",
+            asked="at least 5 times faster; aim 8",
+            value=speed.times_faster,
+            unit="times",
+            met=speed.times_faster >= 5,
+            note=f"one thread: {speed.stacked_seconds:.1f} s against {speed.plain_seconds:.1f} s "
+            f"(scaled from {speed.plain_models}); after two epochs parameters differ by at most "
+            f"{speed.largest_difference:.0e}",
+        ),
+    )
+
+
+def membership_figures() -> tuple[Figure, ...]:
+    """How strong the membership attack is, and the baseline beside it."""
+    found = membership.measure()
+    return (
+        Figure(
+            what="membership, bench configuration: mean AUC",
+            asked="at least 0.600",
+            value=found.auc,
+            met=found.auc >= 0.6,
+            note=f"{found.targets} targets, {found.shadow_models} shadow models each, standard "
+            f"deviation over targets {found.auc_sd:.3f}",
+            digits=3,
+        ),
+        Figure(
+            what="membership, bench configuration: mean TPR at 1 % FPR",
+            asked="at least 5.5 %",
+            value=found.tpr_at_1pct_fpr,
+            unit="%",
+            met=found.tpr_at_1pct_fpr >= 0.055,
+            digits=2,
+        ),
+        Figure(
+            what="membership, bench configuration: AUC of the loss alone",
+            asked="0.52 +- 0.01",
+            value=found.loss_auc,
+            met=abs(found.loss_auc - 0.52) <= 0.01,
+            digits=3,
+        ),
+    )
+
+
+def earlier(file: Path) -> dict[str, Group]:
+    """Groups of an earlier results.json, by name; none where there is no such file.
+
+    Raises:
+        SystemExit: the file is damaged or of another format.
+    """
+    if not file.exists():
+        return {}
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        if facts["format"] != FORMAT:
+            raise ValueError(f"format {facts['format']}, expected {FORMAT}")
+        return {group["name"]: _group(group) for group in facts["groups"]}
+    except (ValueError, KeyError, TypeError) as cause:
+        raise SystemExit(f"{file.name} is no whole list of results ({cause}): remove it") from cause
+
+
+def _group(facts: Mapping[str, Any]) -> Group:
+    return Group(
+        name=facts["name"],
+        circumstances=Circumstances(**facts["circumstances"]),
+        figures=tuple(Figure(**figure) for figure in facts["figures"]),
+    )
+
+
+def save(groups: Sequence[Group], folder: Path) -> None:
+    """Write results.json and results.md."""
+    text = json.dumps({"format": FORMAT, "groups": [asdict(group) for group in groups]}, indent=1)
+    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "results.md").write_text(rendered(groups) + "\n", encoding="utf-8")
+
+
+def rendered(groups: Sequence[Group]) -> str:
+    """The table and where each group was measured, in Markdown that is legible as it is."""
+    lines = [("figure", "asked", "measured", "met?", "note")]
+    lines += [
+        (figure.what, figure.asked, figure.words(), figure.verdict(), figure.note)
+        for group in groups
+        for figure in group.figures
+    ]
+    widths = [max(len(line[place]) for line in lines) for place in range(4)]
+    text = []
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
+        text.append("| " + " | ".join([*cells, line[-1].replace("|", "/")]) + " |")
+    text.insert(1, "|" + "|".join(["---"] * len(lines[0])) + "|")
+    return "\n".join([*text, "", *_where(groups)])
+
+
+def _where(groups: Sequence[Group]) -> list[str]:
+    """A line for all groups that were measured on the same machine with the same versions."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for group in groups:
+        around = group.circumstances
+        place = lines.setdefault((around.machine, around.versions), [])
+        place.append(f"{group.name} ({around.date}, load before {around.load:.2f})")
+    return [
+        f"- {machine}; {versions}: {', '.join(names)}"
+        for (machine, versions), names in lines.items()
+    ]
+
+
+def main(names: Sequence[str], folder: Path = HERE) -> int:
+    """Measure, save after each, print.
+
+    Args:
+        names: of measurements; none = all.
+        folder: where results.json and results.md lie.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as workspace:
+        every = measurements(Path(workspace))
+        order = [one.name for one in every]
+        unknown = [name for name in names if name not in order]
+        if unknown:
+            print(f"unknown: {', '.join(unknown)}; there are: {', '.join(order)}", file=sys.stderr)
+            return 2
+        found = earlier(folder / "results.json")
+        chosen = [one for one in every if one.name in (names or order)]
+        for one in chosen:
+            print(f"measuring {one.name} …", file=sys.stderr, flush=True)
+            found[one.name] = one.group(f"python benchmarks/run.py {one.name}")
+            save([found[name] for name in order if name in found], folder)
+    groups = [found[name] for name in order if name in found]
+    print(rendered(groups))
+    return 0 if all(figure.met for group in groups for figure in group.figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
