@@ -102,6 +102,8 @@ class DpSgd(LearningDefense):
                 f"DP-SGD needs gradients of single records, but: {faults[0]}; use layers that treat "
                 "records one by one, for example GroupNorm in place of BatchNorm"
             )
+        # Inputs are records, not parameters: that they take no gradient is as it should be.
+        warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
         mechanism = self.mechanism()
         private = DPOptimizer(
             optimizer,
@@ -181,7 +183,7 @@ def _numerical(noise: float, rate: float, steps: int, delta: float) -> float:
     accountant = PRVAccountant()
     accountant.history = [(noise, rate, steps)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # logarithms of 0 in branches not taken
+        warnings.simplefilter("ignore")  # logarithms of 0 in branches not taken; a loose first bound
         return float(accountant.get_epsilon(delta=delta))
 
 
