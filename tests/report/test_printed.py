@@ -1,0 +1,110 @@
+"""The table on the screen."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from rich.console import Console
+
+from privbench.report.folder import table_of
+from privbench.report.printed import headlines, print_table
+from privbench.report.report import Names, Report, SeatFacts, Target
+from privbench.scoring.score import Score
+
+
+def _printed(*reports: Report, width: int = 80) -> str:
+    stream = io.StringIO()
+    print_table(table_of(reports), Console(file=stream, width=width))
+    return stream.getvalue()
+
+
+def _cells(text: str) -> list[list[str]]:
+    """Cells of the lines between head and notes; columns start where the head's words do."""
+    lines = text.splitlines()
+    head = next(line for line in lines if line.strip().startswith("regime"))
+    at = [head.index(name) for name in ("regime", "threat", "attack", "seat", "leakage")]
+    return [
+        [line[a:b].strip() for a, b in pairwise(at)]
+        for line in lines[lines.index(head) + 2 :]
+        if line[at[0] : at[0] + 1].strip() not in ("", "[") and len(line) > at[-1]
+    ]
+
+
+def test_ten_columns(report: Report) -> None:
+    head = next(line for line in _printed(report).splitlines() if "regime" in line)
+    names = "regime threat attack seat leakage [95 %] blind accuracy epsilon kB/sample verdict"
+    assert head.split() == names.split()
+
+
+def test_a_line_says_what_leaks_and_to_whom(report: Report) -> None:
+    text = _printed(report)
+    assert ["slicenet", "host", "ridge_decoder", "worst"] in _cells(text)
+    assert "ident. 0.750 [0.600, 0.900]" in text
+    assert " 0.100 " in text  # blind
+    assert " 0.900 " in text  # accuracy
+    assert " 1.23 " in text  # kB a sample
+    assert " leaks" in text
+
+
+def test_reasons_stand_below_the_table_once(report: Report) -> None:
+    other = replace(report, names=replace(report.names, regime="split"))
+    text = _printed(report, other)
+    assert text.count("not applicable [1]") == 2
+    assert text.count("[1] it needs pairs, which this seat does not have") == 1
+    assert "[2]" not in text
+    assert text.index("[1] it needs") > text.rindex("ridge_decoder")
+    assert "3 seats" in text
+
+
+def test_many_seats_are_summed_up_and_one_is_named(report: Report, score: Score) -> None:
+    seats = tuple(replace(score, seat=seat) for seat in ("worst", "median", "best", "device-0"))
+    many = replace(report, scores=seats, refusals=())
+    assert list(headlines(many.table())["seat"]) == ["worst", "median", "best"]
+    assert "the worst learns most" in _printed(many)
+    single = replace(many, scores=seats[3:], seats=(SeatFacts("device-0", "peer"),))
+    assert list(headlines(single.table())["seat"]) == ["device-0"]
+
+
+def test_only_headline_metrics_are_printed(report: Report, score: Score) -> None:
+    both = replace(report, scores=(score, replace(score, metric="psnr_db")), refusals=())
+    assert list(headlines(both.table())["metric"]) == ["identification"]
+
+
+@pytest.mark.parametrize(
+    ("covers", "threat", "shown"),
+    [
+        ("released", "released", "3.00"),
+        ("released", "api", "3.00"),  # queries are less than weights
+        ("released", "host", "none"),
+        ("none", "host", "none"),
+    ],
+)
+def test_epsilon_is_printed_only_for_the_view_that_it_covers(
+    report: Report, covers: str, threat: str, shown: str
+) -> None:
+    target = Target(0.5, epsilon=3.0, delta=1e-5, epsilon_covers=covers)
+    one = replace(report, target=target, names=replace(report.names, threat=threat), refusals=())
+    assert f" {shown} " in _printed(one)
+
+
+def test_defenses_and_variants_are_told_apart(report: Report) -> None:
+    names = replace(report.names, defense="gaussian_noise", variant="high")
+    text = _printed(replace(report, names=names))
+    assert "slicenet +gaussian_noise" in text
+    assert "ridge_decoder (high)" in text
+
+
+def test_a_narrow_screen_loses_no_number(report: Report) -> None:
+    text = _printed(report, width=40)
+    assert "ident. 0.750 [0.600, 0.900]" in text
+    assert "accuracy" in text
+    assert "kB/sample" in text
+
+
+def test_words_that_look_like_markup_are_printed_as_they_are(report: Report) -> None:
+    failed = Report(Names(regime="given", threat="released", attack="mine"), "failed", "x[bold]y")
+    assert "[1] x[bold]y" in _printed(failed)
+    assert "failed [1]" in _printed(failed)
