@@ -40,6 +40,7 @@ class BlindMembership(Attack):
     goal: ClassVar[str] = "membership"
     needs: ClassVar[tuple[str, ...]] = ("candidates",)
     source: ClassVar[str] = DOUBLE
+    double: ClassVar[bool] = True
 
     def run(self, view: View, rng: torch.Generator) -> MembershipGuess:
         """Uniform scores, one a candidate.
@@ -59,6 +60,7 @@ class BlindReconstruction(Attack):
     goal: ClassVar[str] = "reconstruction"
     reads: ClassVar[tuple[str, ...]] = ("samples", "activation", "partial_sum", "update")
     source: ClassVar[str] = DOUBLE
+    double: ClassVar[bool] = True
 
     def run(self, view: View, rng: torch.Generator) -> ReconstructionGuess:
         """The same image for all victims; draws nothing.
@@ -78,6 +80,7 @@ class BlindInversion(Attack):
     goal: ClassVar[str] = "inversion"
     needs: ClassVar[tuple[str, ...]] = ("auxiliary",)
     source: ClassVar[str] = DOUBLE
+    double: ClassVar[bool] = True
 
     def run(self, view: View, rng: torch.Generator) -> InversionGuess:
         """The same image for all classes; draws nothing.

@@ -16,6 +16,7 @@ class NoDefense(MessageDefense):
 
     kinds: ClassVar[tuple[str, ...]] = ("activation", "partial_sum", "gradient")
     source: ClassVar[str] = "none: a double for tests"
+    double: ClassVar[bool] = True
 
     def send(self, message: Message, rng: torch.Generator) -> Message:
         """The message itself; draws nothing."""

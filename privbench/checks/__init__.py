@@ -8,5 +8,6 @@ A plug-in's whole test file::
 """
 
 from privbench.checks.kit import Check, checks_of, conformance, report_on
+from privbench.checks.stage import Workshop
 
-__all__ = ["Check", "checks_of", "conformance", "report_on"]
+__all__ = ["Check", "Workshop", "checks_of", "conformance", "report_on"]

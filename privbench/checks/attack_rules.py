@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from privbench.checks.defense_rules import documented
-from privbench.checks.stage import Kind, Stage, least, stage, swapped
+from privbench.checks.defense_rules import cited
+from privbench.checks.stage import Kind, Workshop, least, swapped
 from privbench.contract import (
     GOALS,
     GRANTS,
@@ -19,6 +17,7 @@ from privbench.contract import (
     KINDS,
     Attack,
     Guess,
+    InversionGuess,
     MembershipGuess,
     ReconstructionGuess,
     Seat,
@@ -32,16 +31,12 @@ from privbench.seating import why_not
 from privbench.wire import codec
 
 
-def cites_its_source(name: str, attack: Attack, folder: Path) -> None:
-    """``source`` names a year and a place; the docstring says what the attack does."""
-    kind = type(attack)
-    if not re.search(r"(19|20)\d\d", getattr(kind, "source", "")):
-        raise PluginError(f"{kind.__name__}.source must cite authors, title, year and link")
-    if not documented(kind):
-        raise PluginError(f"{kind.__name__} has no docstring")
+def cites_its_source(name: str, attack: Attack, shop: Workshop) -> None:
+    """``source`` says where it comes from; the docstring what it does."""
+    cited(type(attack))
 
 
-def states_what_it_needs(name: str, attack: Attack, folder: Path) -> None:
+def states_what_it_needs(name: str, attack: Attack, shop: Workshop) -> None:
     """Goal, needs and reads use the contract's words, and a bare seat is refused."""
     if attack.goal not in GOALS:
         raise PluginError(f"goal='{attack.goal}' is unknown; goals are {', '.join(GOALS)}")
@@ -56,10 +51,12 @@ def states_what_it_needs(name: str, attack: Attack, folder: Path) -> None:
         raise PluginError("a seat that knows nothing was not refused")
 
 
-def answers_every_victim(name: str, attack: Attack, folder: Path) -> None:
+def answers_every_victim(name: str, attack: Attack, shop: Workshop) -> None:
     """The guess is of its goal's type, and covers the candidates, rows or classes asked for."""
-    set_up = stage(name, 0, Kind.REAL, folder)
-    for view, guess in zip(set_up.views, set_up.guesses(), strict=True):
+    set_up = shop.stage(name, 0, Kind.REAL)
+    people, guesses = set_up.opened.population, shop.guesses(name, 0, Kind.REAL)
+    shape = tuple(people.train.x.shape[1:])
+    for view, guess in zip(set_up.views, guesses, strict=True):
         if not isinstance(guess, GUESS_OF_GOAL[attack.goal]):
             raise PluginError(
                 f"goal={attack.goal} asks for {GUESS_OF_GOAL[attack.goal].__name__}, "
@@ -68,24 +65,25 @@ def answers_every_victim(name: str, attack: Attack, folder: Path) -> None:
         if isinstance(guess, MembershipGuess):
             _same("scores", len(guess.scores), len(view.public.candidates or ()))
         if isinstance(guess, ReconstructionGuess):
-            _same(
-                "shape", tuple(guess.x.shape[1:]), tuple(set_up.opened.population.train.x.shape[1:])
-            )
+            _same("shape", tuple(guess.x.shape[1:]), shape)
+        if isinstance(guess, InversionGuess):
+            _same("shape", tuple(guess.x.shape), (people.classes, *shape))
 
 
-def repeats_itself(name: str, attack: Attack, folder: Path) -> None:
+def repeats_itself(name: str, attack: Attack, shop: Workshop) -> None:
     """Same view, same seed: the same bits, sealed or not."""
-    set_up = stage(name, 0, Kind.REAL, folder)
-    first = codec.encode(tuple(set_up.guesses("inline")))
+    set_up = shop.stage(name, 0, Kind.REAL)
+    first = codec.encode(tuple(shop.guesses(name, 0, Kind.REAL)))
+    if first == codec.encode(tuple(set_up.guesses("process"))):
+        return
     if first != codec.encode(tuple(set_up.guesses("inline"))):
         raise PluginError("two runs with the same seed gave different guesses")
-    if first != codec.encode(tuple(set_up.guesses("process"))):
-        raise PluginError("sealed and inline runs gave different guesses")
+    raise PluginError("sealed and inline runs gave different guesses")
 
 
-def leaves_things_alone(name: str, attack: Attack, folder: Path) -> None:
+def leaves_things_alone(name: str, attack: Attack, shop: Workshop) -> None:
     """View and global random generators are as they were."""
-    set_up = stage(name, 0, Kind.REAL, folder)
+    set_up = shop.stage(name, 0, Kind.REAL)
     if "oracle_probabilities" in set_up.views[0].seat.grants:
         raise PluginError("the kit prefers a seat with weights; list released_weights in needs")
     before, state = codec.encode(set_up.views), _randomness()
@@ -97,30 +95,31 @@ def leaves_things_alone(name: str, attack: Attack, folder: Path) -> None:
         raise PluginError("the attack used a global random generator; draw from rng alone")
 
 
-def shares_without_mixing(name: str, attack: Attack, folder: Path) -> None:
+def shares_without_mixing(name: str, attack: Attack, shop: Workshop) -> None:
     """``run_all`` equals ``run`` seat by seat."""
-    set_up = stage(name, 0, Kind.REAL, folder)
+    set_up = shop.stage(name, 0, Kind.REAL)
     rng = torch.Generator().manual_seed(attack_seed(set_up.plan))
-    together = set_up.plan.attack.run_all(set_up.views, rng)
+    together = shop.guesses(name, 0, Kind.REAL)
     for view, guess in zip(set_up.views, together, strict=True):
         alone = set_up.plan.attack.run(view, child_rng(rng, view.seat.name))
         _close(alone, guess, view.seat.name)
 
 
-def is_blind_to_the_truth(name: str, attack: Attack, folder: Path) -> None:
+def is_blind_to_the_truth(name: str, attack: Attack, shop: Workshop) -> None:
     """Another truth behind the same view: the same guess."""
-    set_up = stage(name, 0, Kind.REAL, folder)
-    other = replace(set_up, opened=swapped(set_up.opened, 1))
-    if codec.encode(tuple(set_up.guesses())) != codec.encode(tuple(other.guesses())):
+    set_up = shop.stage(name, 0, Kind.REAL)
+    other = set_up.under(swapped(set_up.opened, 1))
+    before, after = shop.guesses(name, 0, Kind.REAL), other.guesses()
+    if codec.encode(tuple(before)) != codec.encode(tuple(after)):
         raise PluginError("the guess depends on a truth that the view does not hold")
 
 
-def is_quiet(name: str, attack: Attack, folder: Path, targets: int = 1, draws: int = 20) -> None:
+def is_quiet(name: str, attack: Attack, shop: Workshop, targets: int = 1, draws: int = 20) -> None:
     """On data that hold no information the interval does not exceed the blind value."""
     held = [
         not _beyond(score)
         for seed in range(targets)
-        for score in _null_scores(name, attack, folder, seed, draws)
+        for score in _null_scores(name, attack, shop, seed, draws)
     ]
     if sum(held) < least(len(held)):
         raise PluginError(
@@ -129,17 +128,17 @@ def is_quiet(name: str, attack: Attack, folder: Path, targets: int = 1, draws: i
         )
 
 
-def is_loud(name: str, attack: Attack, folder: Path, targets: int = 1) -> None:
-    """On a planted signal the best seat's interval lies beyond the blind value."""
+def is_loud(name: str, attack: Attack, shop: Workshop, targets: int = 1) -> None:
+    """On a planted signal the best seat's interval lies beyond the blind value; a double's does not."""
     kind = Kind.RANDOM if attack.goal == "membership" else Kind.REAL
     for seed in range(targets):
-        set_up = stage(name, seed, kind, folder)
-        scores = set_up.scores(set_up.guesses())
-        if not any(_beyond(score) for score in scores):
-            best = scores[0]
+        scores = shop.stage(name, seed, kind).scores(shop.guesses(name, seed, kind))
+        if any(_beyond(score) for score in scores) is attack.double:
+            best = max(scores, key=lambda score: score.low)
             raise PluginError(
-                f"a planted signal was missed: {best.metric} {best.value:.3f} "
-                f"[{best.low:.3f}, {best.high:.3f}], blind {best.blind:.3f}"
+                ("a double found a signal: " if attack.double else "a planted signal was missed: ")
+                + f"{best.metric} {best.value:.3f} [{best.low:.3f}, {best.high:.3f}], "
+                f"blind {best.blind:.3f}"
             )
 
 
@@ -156,14 +155,14 @@ RULES = (
 )
 
 
-def _null_scores(name: str, attack: Attack, folder: Path, seed: int, draws: int) -> list[Score]:
+def _null_scores(name: str, attack: Attack, shop: Workshop, seed: int, draws: int) -> list[Score]:
     """Scores where there is nothing to find: another truth, or a model of permuted labels."""
     if attack.goal == "inversion":
-        set_up = stage(name, seed, Kind.RANDOM, folder)
-        real: Stage = stage(name, seed, Kind.REAL, folder)
-        return set_up.scores(set_up.guesses(), open_population(real.plan.data, seed))[:1]
-    set_up = stage(name, seed, Kind.REAL, folder)
-    guesses = set_up.guesses()
+        set_up = shop.stage(name, seed, Kind.RANDOM)
+        real = open_population(shop.stage(name, seed, Kind.REAL).plan.data, seed)
+        return set_up.scores(shop.guesses(name, seed, Kind.RANDOM), real)[:1]
+    set_up = shop.stage(name, seed, Kind.REAL)
+    guesses = shop.guesses(name, seed, Kind.REAL)
     one = replace(set_up, views=set_up.views[:1])
     return [one.scores(guesses[:1], swapped(set_up.opened, draw))[0] for draw in range(draws)]
 

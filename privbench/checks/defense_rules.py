@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import torch
 
+from privbench.checks.stage import Workshop
 from privbench.contract import KINDS, LearningDefense, Message, MessageDefense, no_rows
 from privbench.contract.message import ROW_KINDS
 from privbench.errors import PluginError
 
 
-def cites_its_source(name: str, defense: MessageDefense | LearningDefense, folder: Path) -> None:
+def cites_its_source(name: str, defense: MessageDefense | LearningDefense, shop: Workshop) -> None:
     """``source`` says where it comes from; the docstring what it does."""
-    kind = type(defense)
-    if not re.search(r"(19|20)\d\d|[Nn]o paper", getattr(kind, "source", "")):
-        raise PluginError(f"{kind.__name__}.source must cite authors, title, year and link")
-    if not documented(kind):
-        raise PluginError(f"{kind.__name__} has no docstring")
+    cited(type(defense))
 
 
 def sends_whole_messages(
-    name: str, defense: MessageDefense | LearningDefense, folder: Path
+    name: str, defense: MessageDefense | LearningDefense, shop: Workshop
 ) -> None:
     """What comes out has the kind, rows, shape and dtype that went in, and finite values."""
     if not isinstance(defense, MessageDefense):
@@ -38,11 +34,13 @@ def sends_whole_messages(
         alike = (sent.kind, sent.payload.shape, sent.payload.dtype)
         if alike != (kind, before.shape, before.dtype) or not torch.equal(sent.rows, message.rows):
             raise PluginError("send must keep kind, rows, shape and dtype")
+        if defense.double and not torch.equal(sent.payload, before):
+            raise PluginError("a double sends what it was given")
         if not bool(torch.isfinite(sent.payload).all()):
             raise PluginError("send gave NaN or infinite values")
 
 
-def repeats_itself(name: str, defense: MessageDefense | LearningDefense, folder: Path) -> None:
+def repeats_itself(name: str, defense: MessageDefense | LearningDefense, shop: Workshop) -> None:
     """Same message, same generator: the same bits; the global generator is left alone."""
     if not isinstance(defense, MessageDefense):
         return
@@ -55,7 +53,9 @@ def repeats_itself(name: str, defense: MessageDefense | LearningDefense, folder:
         raise PluginError("send used the global random generator; draw from rng alone")
 
 
-def resolves_its_budget(name: str, defense: MessageDefense | LearningDefense, folder: Path) -> None:
+def resolves_its_budget(
+    name: str, defense: MessageDefense | LearningDefense, shop: Workshop
+) -> None:
     """A learning defense that is resolved states its cost, and resolving again changes nothing."""
     if not isinstance(defense, LearningDefense):
         return
@@ -67,10 +67,21 @@ def resolves_its_budget(name: str, defense: MessageDefense | LearningDefense, fo
         raise PluginError(f"epsilon {cost.epsilon:.4f} exceeds the {wanted} that was asked for")
 
 
-def documented(kind: type) -> bool:
-    """Has the class a docstring of its own (a dataclass without one gets its signature)?"""
+def cited(kind: type) -> None:
+    """Does a plug-in's class say where it comes from, and what it does?
+
+    Raises:
+        PluginError: ``source`` names no year and no reason, or there is no docstring (a dataclass
+            without one gets its signature).
+    """
+    if not re.search(r"(19|20)\d\d|^none: \w", getattr(kind, "source", "")):
+        raise PluginError(
+            f"{kind.__name__}.source must cite authors, title, year and link, or say 'none: ' and "
+            "why there is no paper"
+        )
     text = (kind.__doc__ or "").strip()
-    return bool(text) and not text.startswith(f"{kind.__name__}(")
+    if not text or text.startswith(f"{kind.__name__}("):
+        raise PluginError(f"{kind.__name__} has no docstring")
 
 
 RULES = (cites_its_source, sends_whole_messages, repeats_itself, resolves_its_budget)

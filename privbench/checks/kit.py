@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from privbench import plugins
 from privbench.checks import attack_rules, defense_rules
+from privbench.checks.stage import Workshop
 from privbench.compose.building import build
 from privbench.contract import Attack, LearningDefense, MessageDefense
 from privbench.errors import PluginError, PrivbenchError
@@ -26,7 +27,7 @@ class Check:
 
     plugin: str
     rule: str
-    run: Callable[[Path], None]
+    run: Callable[[Workshop], None]
 
     def __str__(self) -> str:
         return f"{self.plugin}-{self.rule}"
@@ -56,9 +57,12 @@ def conformance(*names: str) -> Callable[..., None]:
     """A pytest test that runs every rule over the named plug-ins, one case a rule."""
     import pytest
 
+    shops: dict[Path, Workshop] = {}
+
     @pytest.mark.parametrize("check", list(checks_of(*names)), ids=str)
     def test_conformance(check: Check, tmp_path_factory: Any) -> None:
-        check.run(tmp_path_factory.getbasetemp() / "privbench-checks")
+        folder = tmp_path_factory.getbasetemp() / "privbench-checks"
+        check.run(shops.setdefault(folder, Workshop(folder)))
 
     return test_conformance
 
@@ -67,9 +71,10 @@ def report_on(*names: str) -> int:
     """Run the rules and print one line each; the number that failed."""
     failed = 0
     with tempfile.TemporaryDirectory(prefix="privbench-checks-") as folder:
+        shop = Workshop(Path(folder))
         for check in checks_of(*names):
             try:
-                check.run(Path(folder))
+                check.run(shop)
                 print(f"ok      {check}")
             except PrivbenchError as error:
                 failed += 1
@@ -82,7 +87,7 @@ def _checks(group: str, name: str, path: Path) -> Iterator[Check]:
         settings = OmegaConf.to_container(OmegaConf.load(path))
         return build(settings, group)
 
-    def constructible(folder: Path) -> None:
+    def constructible(shop: Workshop) -> None:
         """The yaml builds an object of the right kind; every key of it is a field."""
         thing = made()
         right = Attack if group == "attack" else (MessageDefense, LearningDefense)
@@ -95,5 +100,5 @@ def _checks(group: str, name: str, path: Path) -> Iterator[Check]:
         yield Check(name, rule.__name__, partial(_keeps, rule, name, made))
 
 
-def _keeps(rule: Callable[..., None], name: str, made: Callable[[], Any], folder: Path) -> None:
-    rule(name, made(), folder)
+def _keeps(rule: Callable[..., None], name: str, made: Callable[[], Any], shop: Workshop) -> None:
+    rule(name, made(), shop)

@@ -62,32 +62,66 @@ class Stage:
             spec, seed = spec_of(self.plan.attack), attack_seed(self.plan)
             return one_seal.attack(spec, self.views, seed, oracle)
 
+    def under(self, opened: Opened) -> Stage:
+        """The same seats, cut and fitted anew under another truth; own samples stay what they are."""
+        cut_anew = cut(self.plan, opened, self.target, [view.seat for view in self.views])
+        kept = [replace(new, own=old.own) for new, old in zip(cut_anew, self.views, strict=True)]
+        return replace(self, opened=opened, views=_fitted(self.plan, kept))
+
     def scores(self, guesses: Sequence[Guess], opened: Opened | None = None) -> list[Score]:
         """The headline score of each seat, against this truth or another."""
         results = scored(self.plan, opened or self.opened, self.views, guesses)
         return [result.scores[0] for result in results]
 
 
-def stage(attack: str, seed: int, kind: Kind, folder: Path) -> Stage:
-    """The first place where the attack has a seat, trained and cut.
+class Workshop:
+    """Where plug-ins are tried: each tiny target is trained, cut and attacked once for all rules.
 
-    Raises:
-        PluginError: it has a seat nowhere.
+    Args:
+        folder: where targets and fits lie.
     """
-    refused = []
-    for words in PLACES:
-        plan = _plan(attack, words, seed, kind, folder)
-        store = Store(plan.out)
-        opened = open_population(plan.data, plan.seed)
-        target = target_of(plan, opened, store)
-        seats, refusals = seats_of(plan, target.topology, opened)
-        if seats:
-            with Seal("inline") as seal:
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._stages: dict[tuple[str, int, Kind], Stage] = {}
+        self._guesses: dict[tuple[str, int, Kind], list[Guess]] = {}
+
+    def stage(self, attack: str, seed: int, kind: Kind) -> Stage:
+        """The first place where the attack has a seat, trained and cut.
+
+        Raises:
+            PluginError: it has a seat nowhere.
+        """
+        asked = attack, seed, kind
+        if asked not in self._stages:
+            self._stages[asked] = self._staged(*asked)
+        return self._stages[asked]
+
+    def guesses(self, attack: str, seed: int, kind: Kind) -> list[Guess]:
+        """What the attack answers there, through an inline seal."""
+        asked = attack, seed, kind
+        if asked not in self._guesses:
+            self._guesses[asked] = self.stage(*asked).guesses()
+        return self._guesses[asked]
+
+    def _staged(self, attack: str, seed: int, kind: Kind) -> Stage:
+        refused = []
+        for words in PLACES:
+            plan = _plan(attack, words, seed, kind, self.folder)
+            opened = open_population(plan.data, plan.seed)
+            target = target_of(plan, opened, Store(plan.out))
+            seats, refusals = seats_of(plan, target.topology, opened)
+            if seats:
                 views = cut(plan, opened, target, seats)
-                ready = tuple(fitted(plan, view, seal, store) for view in views)
-            return Stage(plan, opened, target, ready)
-        refused += [f"{' '.join(words[:2])}: {refusal.reason}" for refusal in refusals]
-    raise PluginError(f"attack={attack} has a seat nowhere; {'; '.join(refused)}")
+                return Stage(plan, opened, target, _fitted(plan, views))
+            refused += [f"{' '.join(words[:2])}: {refusal.reason}" for refusal in refusals]
+        raise PluginError(f"attack={attack} has a seat nowhere; {'; '.join(refused)}")
+
+
+def _fitted(plan: Plan, views: Sequence[View]) -> tuple[View, ...]:
+    store = Store(plan.out)
+    with Seal("inline") as seal:
+        return tuple(fitted(plan, view, seal, store) for view in views)
 
 
 def swapped(opened: Opened, draw: int) -> Opened:

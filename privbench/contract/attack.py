@@ -65,9 +65,10 @@ class Attack(ABC):
     - ``needs``: grants that the seat must have; ``"a|b"`` = one of them; ``"pairs"`` = any way
       of getting (input, activation) pairs.
     - ``reads``: message kinds; the view must hold at least one of them (empty = no traffic).
-    - ``source``: the paper: authors, title, year, link.
+    - ``source``: the paper: authors, title, year, link; ``none: `` and the reason where there is none.
     - ``by_construction``: it succeeds because of what the protocol sends, not by inference.
     - ``actor``: class of its active part; only a threat that tampers admits it.
+    - ``double``: it guesses blind on purpose; the conformance kit asks it to be quiet everywhere.
     - ``conformance``: settings with which the conformance kit runs it, where the defaults take long.
     """
 
@@ -77,6 +78,7 @@ class Attack(ABC):
     source: ClassVar[str]
     by_construction: ClassVar[bool] = False
     actor: ClassVar[type[Actor] | None] = None
+    double: ClassVar[bool] = False
     conformance: ClassVar[Mapping[str, object]] = MappingProxyType({})
 
     def fits(self) -> tuple[Fit, ...]:

@@ -20,11 +20,13 @@ class MessageDefense(ABC):
     """Changes messages before they leave: once per producer and sample, then copies go out.
 
     Subclasses are frozen dataclasses. ``kinds`` lists the message kinds it is applied to.
-    ``source`` cites the paper.
+    ``source`` cites the paper, or says ``none: `` and why there is none. A ``double`` sends every
+    message as it is, on purpose.
     """
 
     kinds: ClassVar[tuple[str, ...]]
     source: ClassVar[str]
+    double: ClassVar[bool] = False
 
     @abstractmethod
     def send(self, message: Message, rng: torch.Generator) -> Message:

@@ -19,7 +19,7 @@ class Rounding(MessageDefense):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("activation", "partial_sum")
-    source: ClassVar[str] = "An example; no paper"
+    source: ClassVar[str] = "none: an example"
 
     decimals: int = 1
 
