@@ -112,7 +112,7 @@ def membership_figures() -> tuple[Figure, ...]:
             met=found.auc >= 0.6,
             note=f"{found.targets} targets, {found.shadow_models} shadow models each, standard "
             f"deviation over targets {found.auc_sd:.3f}",
-            digits=3,
+            digits=4,
         ),
         Figure(
             what="membership, bench configuration: mean TPR at 1 % FPR",
@@ -127,7 +127,7 @@ def membership_figures() -> tuple[Figure, ...]:
             asked="0.52 +- 0.01",
             value=found.loss_auc,
             met=abs(found.loss_auc - 0.52) <= 0.01,
-            digits=3,
+            digits=4,
         ),
     )
 
