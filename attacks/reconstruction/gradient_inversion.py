@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -78,11 +79,14 @@ class GradientInversion(Attack):
         "stem_gradient",
         "global_weights",
         "stem_weights",
+        "tail_gradient",
+        "tail_weights",
     )
     source: ClassVar[str] = (
         "J. Geiping, H. Bauermeister, H. Dröge, M. Moeller, Inverting Gradients - How easy is it to "
         "break privacy in federated learning?, 2020, https://arxiv.org/abs/2003.14053"
     )
+    conformance: ClassVar[Mapping[str, object]] = MappingProxyType({"steps": 60})
 
     steps: int = 400  # the paper's 4,800 gain little on small images
     rate: float = 0.1
