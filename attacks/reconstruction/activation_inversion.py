@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -68,6 +69,7 @@ class ActivationInversion(Attack):
         "Z. He, T. Zhang, R. B. Lee, Model Inversion Attacks Against Collaborative Inference, 2019, "
         "https://doi.org/10.1145/3359789.3359824"
     )
+    conformance: ClassVar[Mapping[str, object]] = MappingProxyType({"steps": 60})
 
     steps: int = 400
     rate: float = 0.1

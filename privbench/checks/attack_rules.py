@@ -53,8 +53,8 @@ def states_what_it_needs(name: str, attack: Attack, shop: Workshop) -> None:
 
 def answers_every_victim(name: str, attack: Attack, shop: Workshop) -> None:
     """The guess is of its goal's type, and covers the candidates, rows or classes asked for."""
-    set_up = shop.stage(name, 0, Kind.REAL)
-    people, guesses = set_up.opened.population, shop.guesses(name, 0, Kind.REAL)
+    set_up = shop.stage(attack, 0, Kind.REAL)
+    people, guesses = set_up.opened.population, shop.guesses(attack, 0, Kind.REAL)
     shape = tuple(people.train.x.shape[1:])
     for view, guess in zip(set_up.views, guesses, strict=True):
         if not isinstance(guess, GUESS_OF_GOAL[attack.goal]):
@@ -72,8 +72,8 @@ def answers_every_victim(name: str, attack: Attack, shop: Workshop) -> None:
 
 def repeats_itself(name: str, attack: Attack, shop: Workshop) -> None:
     """Same view, same seed: the same bits, sealed or not."""
-    set_up = shop.stage(name, 0, Kind.REAL)
-    first = codec.encode(tuple(shop.guesses(name, 0, Kind.REAL)))
+    set_up = shop.stage(attack, 0, Kind.REAL)
+    first = codec.encode(tuple(shop.guesses(attack, 0, Kind.REAL)))
     if first == codec.encode(tuple(set_up.guesses("process"))):
         return
     if first != codec.encode(tuple(set_up.guesses("inline"))):
@@ -83,13 +83,14 @@ def repeats_itself(name: str, attack: Attack, shop: Workshop) -> None:
 
 def leaves_things_alone(name: str, attack: Attack, shop: Workshop) -> None:
     """View and global random generators are as they were."""
-    set_up = shop.stage(name, 0, Kind.REAL)
+    set_up = shop.stage(attack, 0, Kind.REAL)
     if "oracle_probabilities" in set_up.views[0].seat.grants:
         raise PluginError("the kit prefers a seat with weights; list released_weights in needs")
-    before, state = codec.encode(set_up.views), _randomness()
+    views = codec.decode(codec.encode(set_up.views))
+    before, state = codec.encode(views), _randomness()
     rng = torch.Generator().manual_seed(attack_seed(set_up.plan))
-    set_up.plan.attack.run_all(set_up.views, rng)
-    if codec.encode(set_up.views) != before:
+    set_up.plan.attack.run_all(views, rng)
+    if codec.encode(views) != before:
         raise PluginError("the attack changed its view")
     if _randomness() != state:
         raise PluginError("the attack used a global random generator; draw from rng alone")
@@ -97,19 +98,20 @@ def leaves_things_alone(name: str, attack: Attack, shop: Workshop) -> None:
 
 def shares_without_mixing(name: str, attack: Attack, shop: Workshop) -> None:
     """``run_all`` equals ``run`` seat by seat."""
-    set_up = shop.stage(name, 0, Kind.REAL)
+    set_up = shop.stage(attack, 0, Kind.REAL)
     rng = torch.Generator().manual_seed(attack_seed(set_up.plan))
-    together = shop.guesses(name, 0, Kind.REAL)
-    for view, guess in zip(set_up.views, together, strict=True):
+    together = shop.guesses(attack, 0, Kind.REAL)
+    views = codec.decode(codec.encode(set_up.views))
+    for view, guess in zip(views, together, strict=True):
         alone = set_up.plan.attack.run(view, child_rng(rng, view.seat.name))
         _close(alone, guess, view.seat.name)
 
 
 def is_blind_to_the_truth(name: str, attack: Attack, shop: Workshop) -> None:
     """Another truth behind the same view: the same guess."""
-    set_up = shop.stage(name, 0, Kind.REAL)
+    set_up = shop.stage(attack, 0, Kind.REAL)
     other = set_up.under(swapped(set_up.opened, 1))
-    before, after = shop.guesses(name, 0, Kind.REAL), other.guesses()
+    before, after = shop.guesses(attack, 0, Kind.REAL), other.guesses()
     if codec.encode(tuple(before)) != codec.encode(tuple(after)):
         raise PluginError("the guess depends on a truth that the view does not hold")
 
@@ -119,7 +121,7 @@ def is_quiet(name: str, attack: Attack, shop: Workshop, targets: int = 1, draws:
     held = [
         not _beyond(score)
         for seed in range(targets)
-        for score in _null_scores(name, attack, shop, seed, draws)
+        for score in _null_scores(attack, shop, seed, draws)
     ]
     if sum(held) < least(len(held)):
         raise PluginError(
@@ -132,7 +134,7 @@ def is_loud(name: str, attack: Attack, shop: Workshop, targets: int = 1) -> None
     """On a planted signal the best seat's interval lies beyond the blind value; a double's does not."""
     kind = Kind.RANDOM if attack.goal == "membership" else Kind.REAL
     for seed in range(targets):
-        scores = shop.stage(name, seed, kind).scores(shop.guesses(name, seed, kind))
+        scores = shop.stage(attack, seed, kind).scores(shop.guesses(attack, seed, kind))
         if any(_beyond(score) for score in scores) is attack.double:
             best = max(scores, key=lambda score: score.low)
             raise PluginError(
@@ -155,14 +157,14 @@ RULES = (
 )
 
 
-def _null_scores(name: str, attack: Attack, shop: Workshop, seed: int, draws: int) -> list[Score]:
+def _null_scores(attack: Attack, shop: Workshop, seed: int, draws: int) -> list[Score]:
     """Scores where there is nothing to find: another truth, or a model of permuted labels."""
     if attack.goal == "inversion":
-        set_up = shop.stage(name, seed, Kind.RANDOM)
-        real = open_population(shop.stage(name, seed, Kind.REAL).plan.data, seed)
-        return set_up.scores(shop.guesses(name, seed, Kind.RANDOM), real)[:1]
-    set_up = shop.stage(name, seed, Kind.REAL)
-    guesses = shop.guesses(name, seed, Kind.REAL)
+        set_up = shop.stage(attack, seed, Kind.RANDOM)
+        real = open_population(shop.stage(attack, seed, Kind.REAL).plan.data, seed)
+        return set_up.scores(shop.guesses(attack, seed, Kind.RANDOM), real)[:1]
+    set_up = shop.stage(attack, seed, Kind.REAL)
+    guesses = shop.guesses(attack, seed, Kind.REAL)
     one = replace(set_up, views=set_up.views[:1])
     return [one.scores(guesses[:1], swapped(set_up.opened, draw))[0] for draw in range(draws)]
 

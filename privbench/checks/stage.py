@@ -13,7 +13,7 @@ from scipy.stats import binom
 from privbench.compose.launch import one
 from privbench.compose.plans import Given
 from privbench.compose.words import Words
-from privbench.contract import Guess, Net, Samples, Spec, View, child_rng, spec_of
+from privbench.contract import Attack, Guess, Net, Samples, Spec, View, child_rng, spec_of
 from privbench.data.arrays import arrays
 from privbench.data.digits import Digits
 from privbench.data.splits import Opened, open_population
@@ -74,8 +74,17 @@ class Stage:
         return [result.scores[0] for result in results]
 
 
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """A tiny target before anybody attacks it."""
+
+    plan: Plan
+    opened: Opened
+    target: Opening
+
+
 class Workshop:
-    """Where plug-ins are tried: each tiny target is trained, cut and attacked once for all rules.
+    """Where plug-ins are tried: a tiny target is trained once, and attacked once for all rules.
 
     Args:
         folder: where targets and fits lie.
@@ -83,39 +92,48 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._places: dict[tuple[int, int, Kind], _Place] = {}
         self._stages: dict[tuple[str, int, Kind], Stage] = {}
         self._guesses: dict[tuple[str, int, Kind], list[Guess]] = {}
 
-    def stage(self, attack: str, seed: int, kind: Kind) -> Stage:
+    def stage(self, attack: Attack, seed: int, kind: Kind) -> Stage:
         """The first place where the attack has a seat, trained and cut.
 
         Raises:
             PluginError: it has a seat nowhere.
         """
-        asked = attack, seed, kind
+        asked = str(spec_of(attack)), seed, kind
         if asked not in self._stages:
-            self._stages[asked] = self._staged(*asked)
+            self._stages[asked] = self._staged(attack, seed, kind)
         return self._stages[asked]
 
-    def guesses(self, attack: str, seed: int, kind: Kind) -> list[Guess]:
+    def guesses(self, attack: Attack, seed: int, kind: Kind) -> list[Guess]:
         """What the attack answers there, through an inline seal."""
-        asked = attack, seed, kind
+        asked = str(spec_of(attack)), seed, kind
         if asked not in self._guesses:
-            self._guesses[asked] = self.stage(*asked).guesses()
+            self._guesses[asked] = self.stage(attack, seed, kind).guesses()
         return self._guesses[asked]
 
-    def _staged(self, attack: str, seed: int, kind: Kind) -> Stage:
-        refused = []
-        for words in PLACES:
-            plan = _plan(attack, words, seed, kind, self.folder)
-            opened = open_population(plan.data, plan.seed)
-            target = target_of(plan, opened, Store(plan.out))
-            seats, refusals = seats_of(plan, target.topology, opened)
+    def _staged(self, attack: Attack, seed: int, kind: Kind) -> Stage:
+        settings, refused = spec_of(attack), []
+        quick = replace(settings, kwargs={**settings.kwargs, **type(attack).conformance}).build()
+        for number, words in enumerate(PLACES):
+            place = self._place(number, seed, kind)
+            plan = replace(place.plan, attack=quick)
+            seats, refusals = seats_of(plan, place.target.topology, place.opened)
             if seats:
-                views = cut(plan, opened, target, seats)
-                return Stage(plan, opened, target, _fitted(plan, views))
+                views = cut(plan, place.opened, place.target, seats)
+                return Stage(plan, place.opened, place.target, _fitted(plan, views))
             refused += [f"{' '.join(words[:2])}: {refusal.reason}" for refusal in refusals]
-        raise PluginError(f"attack={attack} has a seat nowhere; {'; '.join(refused)}")
+        raise PluginError(f"{type(attack).__name__} has a seat nowhere; {'; '.join(refused)}")
+
+    def _place(self, number: int, seed: int, kind: Kind) -> _Place:
+        asked = number, seed, kind
+        if asked not in self._places:
+            plan = _plan(PLACES[number], seed, kind, self.folder)
+            opened = open_population(plan.data, plan.seed)
+            self._places[asked] = _Place(plan, opened, target_of(plan, opened, Store(plan.out)))
+        return self._places[asked]
 
 
 def _fitted(plan: Plan, views: Sequence[View]) -> tuple[View, ...]:
@@ -142,15 +160,13 @@ def least(draws: int, coverage: float = 0.95, level: float = 0.001) -> int:
     return int(binom.ppf(level, draws, coverage))
 
 
-def _plan(attack: str, words: Sequence[str], seed: int, kind: Kind, folder: Path) -> Plan:
+def _plan(words: Sequence[str], seed: int, kind: Kind, folder: Path) -> Plan:
     fixed = ("victims=12", "device=cpu", f"seed={seed}", f"out={folder}")
     made = one(
-        Words((*words, f"attack={attack}", *fixed, "++threat.budget.shadow_models=8")),
+        Words((*words, *fixed, "++threat.budget.shadow_models=8")),
         Given(model=NETWORK, data=arrays(*_records(seed, kind))),
     )
-    settings = spec_of(made.attack)
-    quick = Spec(settings.target, {**settings.kwargs, **type(made.attack).conformance})
-    return replace(made, attack=quick.build())
+    return replace(made, others=dict)
 
 
 def _records(seed: int, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:
