@@ -127,7 +127,10 @@ def test_a_view_that_shows_the_truth_is_found(
         attack_rules.is_blind_to_the_truth("leaky", broken.ByLabel(), Workshop(shop.folder))
 
 
-def test_an_attack_without_a_seat_is_told_why(shop: Workshop, broken: ModuleType) -> None:
+def test_an_attack_without_a_seat_is_told_why(
+    shop: Workshop, broken: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "PLACES", stages.PLACES[:1])
     with pytest.raises(PluginError, match="NeedsMagic has a seat nowhere; regime=centralized"):
         shop.stage(broken.NeedsMagic(), 0, Kind.REAL)
 

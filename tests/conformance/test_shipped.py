@@ -2,6 +2,34 @@
 
 from __future__ import annotations
 
-from privbench.checks import conformance
+from pathlib import Path
 
-test_shipped = conformance("privbench")
+import pytest
+
+from privbench import plugins
+from privbench.checks import Workshop, checks_of, conformance
+from privbench.checks.kit import GROUPS
+
+COSTLY = ("activation_inversion", "activation_match", "gradient_inversion")
+"""Attacks that search or need a crowd's whole traffic: seconds a rule."""
+
+STATIC = ("can_be_built", "cites_its_source", "states_what_it_needs")
+"""Rules that attack nothing."""
+
+OURS = [
+    choice.name
+    for group in GROUPS
+    for choice in plugins.listing()[group].values()
+    if choice.provider == "privbench"
+]
+
+test_shipped = conformance(*(name for name in OURS if name not in COSTLY))
+test_costly = pytest.mark.slow(conformance(*COSTLY))
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_what_costly_attacks_say_of_themselves(name: str) -> None:
+    found = [check for check in checks_of(name) if check.rule in STATIC]
+    assert len(found) == len(STATIC)
+    for check in found:
+        check.run(Workshop(Path("nowhere")))
