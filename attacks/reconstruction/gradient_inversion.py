@@ -15,6 +15,7 @@ from privbench.contract import Attack, Guess, ReconstructionGuess, View, child_r
 from privbench.errors import NotApplicable
 from privbench.toolkit.labels import label_counts
 from privbench.toolkit.priors import expected, is_image, variation_slope
+from privbench.toolkit.sets import over_sets
 from privbench.toolkit.updates import Observed, observed
 
 IMAGES_AT_ONCE = 1024  # bounds memory
@@ -217,13 +218,11 @@ def _distance(
     share = torch.stack([job.share for job in jobs]).to(device)
     goal = goal / goal.norm(dim=1, keepdim=True).clamp(min=1e-30)
 
-    def logits(state: dict[str, Tensor], x: Tensor) -> Tensor:
-        value: Tensor = torch.func.functional_call(module, state, (x,))
-        return value
+    logits = over_sets(module, jobs[0].start.shape[1:])
 
     def distance(x: Tensor, labels: Tensor) -> Float[Tensor, " jobs"]:
         at = {name: states[name].detach().requires_grad_() for name in names}
-        said = torch.func.vmap(logits)({**states, **at}, x).log_softmax(dim=-1)
+        said = logits({**states, **at}, x).log_softmax(dim=-1)
         loss = -(share * (labels * said).sum(dim=-1)).sum()
         parts = torch.autograd.grad(loss, tuple(at.values()), create_graph=True)
         found = torch.cat([part.flatten(1) for part in parts], dim=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from privbench.contract import Layer, Topology, Weights
 from privbench.errors import NotApplicable
+from privbench.toolkit.sets import Many, over_sets
 
 State = Mapping[str, Tensor]
 
@@ -52,12 +54,12 @@ class StackedPrefix:
     def __call__(self, x: Float[Tensor, "sets n ..."]) -> Float[Tensor, "sets n channels ..."]:
         """What travels from the layer for inputs ``x[s]`` under weights number ``s``."""
 
-        def one(state: State, part: Tensor) -> Tensor:
-            value: Tensor = torch.func.functional_call(self.module, dict(state), (part,))
-            return value
-
-        value = torch.func.vmap(one)(dict(self.stacked), x)
+        value = self._function(x.shape[2:])(self.stacked, x)
         return value.reshape(*x.shape[:2], *self.layer.shape)
+
+    @lru_cache(maxsize=1)  # noqa: B019 - it lives as long as one descent
+    def _function(self, shape: torch.Size) -> Many:
+        return over_sets(self.module, shape)
 
 
 def stack(prefixes: Sequence[Prefix], device: str = "cpu") -> StackedPrefix:
