@@ -18,7 +18,11 @@ LIMIT = 1e-3  # largest difference, in parameters and outputs, that counts as eq
 
 
 def as_reference(
-    plan: Plan, target: Opening, opened: Opened, store: Store, carry_out: Callable[[Plan], Report]
+    plan: Plan,
+    target: Opening,
+    opened: Opened,
+    store: Store,
+    carry_out: Callable[[Plan], Report],
 ) -> Report | None:
     """The report of the regime whose released model this one's equals, named so.
 

@@ -52,7 +52,7 @@ def run(plan: Plan) -> Report:
     folder = Store(plan.out).folder("runs", plan.row_print(opened.digest))
     if (folder / "report.json").exists() and not plan.again:
         return Report.load(folder / "report.json")
-    report = carry_out(plan)
+    report = carry_out(plan, opened)
     report.save(folder)
     return report
 
@@ -72,16 +72,19 @@ def run_row(plan: Plan) -> Report:
         return Report(plan.names, "failed", str(error), run=circumstances(plan))
 
 
-def carry_out(plan: Plan) -> Report:
-    """Train over the wire, cut views, attack them sealed, score, report."""
+def carry_out(plan: Plan, opened: Opened | None = None) -> Report:
+    """Train over the wire, cut views, attack them sealed, score, report.
+
+    Args:
+        opened: the plan's data, split by its seed; None = open them here.
+    """
     with Seal(plan.seal, plan.threads, plan.device) as seal:
         seal.start()
-        return _carried_out(plan, seal)
+        return _carried_out(plan, opened or open_population(plan.data, plan.seed), seal)
 
 
-def _carried_out(plan: Plan, seal: Seal) -> Report:
+def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
     store = Store(plan.out)
-    opened = open_population(plan.data, plan.seed)
     target = target_of(plan, opened, store)
     seats, refusals = seats_of(plan, target.topology, opened)
     report = Report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -23,6 +24,11 @@ class Digits(DataSource):
 
     def load(self) -> Records:
         """All of them, divided by 16 (their largest grey level)."""
-        bundle = load_digits()
-        images = (bundle.images[:, None] / 16).astype(np.float32)
-        return checked(images, bundle.target.astype(np.int64))
+        return _digits()
+
+
+@lru_cache(maxsize=1)  # a study opens them once a row, and nobody writes into records
+def _digits() -> Records:
+    bundle = load_digits()
+    images = (bundle.images[:, None] / 16).astype(np.float32)
+    return checked(images, bundle.target.astype(np.int64))
