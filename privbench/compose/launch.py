@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,22 +11,24 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from privbench import experiment, plugins
 from privbench.compose.plainly import plain_errors
-from privbench.compose.plans import Given, bare_names, check_shared, plan_of
+from privbench.compose.plans import Given, bare_names, check_shared, device_of, plan_of
 from privbench.compose.words import Words
+from privbench.compose.workers import Outcome, spread
 from privbench.errors import NotApplicable, PrivbenchError, UsageError
 from privbench.plan import Plan
-from privbench.report.report import Report
-from privbench.report.study import save_row
+from privbench.report.report import Names, Report
+from privbench.report.study import StudyTable, save_row, title
 
 
 def one(asked: Words, given: Given | None = None) -> Plan:
@@ -41,7 +44,10 @@ def one(asked: Words, given: Given | None = None) -> Plan:
 
 
 def many(asked: Words) -> Path:
-    """Carry out a sweep or study on Hydra's launcher; the folder of all runs.
+    """Carry out a sweep or study; the folder of all runs.
+
+    On Hydra's basic launcher rows run in a few forked processes of ours; any other launcher does
+    it its own way.
 
     Raises:
         UsageError: the words do not fit together; nothing has run.
@@ -52,9 +58,72 @@ def many(asked: Words) -> Path:
         master = hydra.compose_config("run", overrides, run_mode=RunMode.MULTIRUN)
         jobs = _count(hydra, master)
         check_shared(master)
-        overrides.append(f"hydra.callbacks.table.jobs={jobs}")
-        hydra.multirun("run", job, overrides, with_log_configuration=False)
+        if _basic(master):
+            _here(hydra, master)
+        else:
+            overrides.append(f"hydra.callbacks.table.jobs={jobs}")
+            hydra.multirun("run", job, overrides, with_log_configuration=False)
     return Path(str(master.out))
+
+
+def _here(hydra: Hydra, master: DictConfig) -> None:
+    """Rows on this machine, a few at a time."""
+    parser = OverridesParser.create(config_loader=hydra.config_loader)
+    (batch,) = BasicSweeper.split_arguments(parser.parse_overrides(_swept(master)), None)
+
+    def composed(number: int) -> DictConfig:
+        config = hydra.config_loader.load_sweep_config(master, list(batch[number]))
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = str(number), number
+        HydraConfig.instance().set_config(config)
+        return config
+
+    def row(number: int) -> str:
+        try:
+            with plain_errors():
+                config = composed(number)
+        except PrivbenchError as error:
+            return _broken(master, batch[number], number, str(error))
+        job(config)
+        return title(config)
+
+    def over(outcome: Outcome) -> None:
+        if outcome.lost:
+            _broken(master, batch[outcome.number], outcome.number, outcome.lost)
+        table.ended(outcome.title or " ".join(batch[outcome.number]), outcome.seconds)
+
+    composed(0)  # what is wrong with every row is said once, before any runs
+    table = StudyTable(str(master.out), str(master.study), len(batch))
+    table.begin()
+    spread(len(batch), _workers(master), row, over)
+    table.close()
+
+
+def _broken(master: DictConfig, overrides: Sequence[str], number: int, reason: str) -> str:
+    """A failed row of which nothing but its words is known."""
+    names = Names(study=str(master.study), row=" ".join(overrides))
+    save_row(Report(names, "failed", reason), Path(str(master.out)), number)
+    return names.row
+
+
+def _basic(master: DictConfig) -> bool:
+    """Neither launcher nor sweeper was chosen."""
+    return all(
+        str(part._target_).startswith("hydra._internal.core_plugins.basic_")
+        for part in (master.hydra.launcher, master.hydra.sweeper)
+    )
+
+
+def _workers(master: DictConfig) -> int:
+    """How many rows run at a time."""
+    wanted = master.workers
+    if wanted != "auto" and (type(wanted) is not int or wanted < 1):
+        raise UsageError(f"workers={wanted}; expected auto or a whole number, at least 1")
+    if master.debug is True or device_of(str(master.device)) == "cuda":
+        return 1  # errors go straight up; and one process has the GPU
+    if wanted != "auto":
+        return int(wanted)
+    return max(1, min(4, (os.cpu_count() or 1) // int(master.threads)))
 
 
 def job(config: DictConfig) -> str:
@@ -85,17 +154,21 @@ def is_sweep(words: Sequence[str]) -> bool:
     return any(override.is_sweep_override() for override in parsed)
 
 
+def _swept(master: DictConfig) -> list[str]:
+    """The words that sweep, those of the configuration first."""
+    parameters = master.hydra.sweeper.get("params") or {}
+    words = [f"{key}={value}" for key, value in parameters.items()]
+    return words + list(master.hydra.overrides.task)
+
+
 def _count(hydra: Hydra, master: DictConfig) -> int:
     """How many jobs a sweep has, 0 = only its sweeper knows.
 
     Raises:
         UsageError: a glob matches nothing, which would run nothing in silence.
     """
-    parameters = master.hydra.sweeper.get("params") or {}
-    words = [f"{key}={value}" for key, value in parameters.items()]
-    words += list(master.hydra.overrides.task)
     counts = {}
-    for override in OverridesParser.create(hydra.config_loader).parse_overrides(words):
+    for override in OverridesParser.create(hydra.config_loader).parse_overrides(_swept(master)):
         if not override.is_sweep_override():
             continue
         if not override.is_discrete_sweep():

@@ -20,7 +20,7 @@ from privbench.plugins import listing
 from privbench.regimes.base import Regime
 from privbench.report.report import Names
 
-OUTSIDE = ("hydra", "out", "again", "debug", "row", "study", "crowd", "slicer", "tiling")
+OUTSIDE = ("hydra", "out", "workers", "again", "debug", "row", "study", "crowd", "slicer", "tiling")
 """Keys that do not belong to what a run is: paths and names, and what a regime has taken in."""
 
 
@@ -62,7 +62,7 @@ def plan_of(config: DictConfig, choices: Mapping[str, Any], given: Given) -> Pla
         victims=_whole(plain, "victims", 1),
         encrypted=_switch(plain, "encrypted"),
         threads=_whole(plain, "threads", 1),
-        device=_device(str(plain["device"])),
+        device=device_of(str(plain["device"])),
         seal="inline" if given.private else _among(plain, "seal", ("process", "inline")),
         out=Path(str(plain["out"])),
         again=_switch(plain, "again"),
@@ -158,7 +158,7 @@ def bare_names(config: DictConfig, choices: Mapping[str, Any]) -> Names:
     return Names(**names, **own, defense=defense)
 
 
-def _device(wanted: str) -> str:
+def device_of(wanted: str) -> str:
     """``cpu`` or ``cuda``."""
     there = torch.cuda.is_available()
     if wanted == "auto":

@@ -55,7 +55,7 @@ class StudyTable:
         """What a parallel launcher sends to its workers: they know neither the screen nor the count."""
         return StudyTable, (str(self.out), self.study)
 
-    def on_multirun_start(self, config: Any, **_: Any) -> None:
+    def begin(self) -> None:
         """Forget the copies of an earlier launch (their runs stay) and show the bar."""
         rows = study_folder(self.out, self.study) / "rows"
         for file in rows.glob("*/*"):
@@ -72,31 +72,38 @@ class StudyTable:
             self._progress.start()
             self._progress.add_task("starting", total=self.jobs or None)
 
-    def on_job_start(self, config: Any, **_: Any) -> None:
-        """Name the row that runs."""
-        self._since = time.perf_counter()
-        if self._progress:
-            self._progress.update(self._progress.task_ids[0], description=_title(config))
-
-    def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
+    def ended(self, title: str, seconds: float) -> None:
         """One row more."""
         self._done += 1
         if self._progress:
-            self._progress.advance(self._progress.task_ids[0])
-        else:
-            seconds = time.perf_counter() - self._since
-            of = f"/{self.jobs}" if self.jobs else ""
-            self._console.print(
-                f"[{self._done}{of}] {_title(config)} {seconds:.1f} s",
-                markup=False,
-                highlight=False,
-            )
+            task = self._progress.task_ids[0]
+            self._progress.update(task, advance=1, description=title)
+            return
+        of = f"/{self.jobs}" if self.jobs else ""
+        line = f"[{self._done}{of}] {title} {seconds:.1f} s"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def on_multirun_end(self, config: Any, **_: Any) -> None:
+    def close(self) -> None:
         """Write table.csv."""
         if self._progress:
             self._progress.stop()
         finish(self.out, self.study)
+
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
+        """As ``begin``, for a launcher of Hydra's."""
+        self.begin()
+
+    def on_job_start(self, config: Any, **_: Any) -> None:
+        """A row starts."""
+        self._since = time.perf_counter()
+
+    def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
+        """As ``ended``."""
+        self.ended(title(config), time.perf_counter() - self._since)
+
+    def on_multirun_end(self, config: Any, **_: Any) -> None:
+        """As ``close``."""
+        self.close()
 
     def on_run_start(self, config: Any, **_: Any) -> None:
         """A single run: nothing to do."""
@@ -124,6 +131,6 @@ def show(out: Path, study: str, console: Console) -> int:
     return failed
 
 
-def _title(config: Any) -> str:
+def title(config: Any) -> str:
     """What a row is called while it runs: its name in a study, its words in a sweep."""
     return str(config.row) or " ".join(config.hydra.overrides.task) or "run"

@@ -17,7 +17,7 @@ from privbench.plan import Plan
 from privbench.report.report import Report
 from privbench.report.study import StudyTable
 
-WORDS = ["-m", "attack=loss_threshold", "seed=1,2"]
+WORDS = ["-m", "attack=loss_threshold", "seed=1,2", "workers=1"]
 
 
 @pytest.fixture
