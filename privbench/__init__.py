@@ -19,7 +19,9 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'privbench' has no attribute '{name}'; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'privbench' has no attribute '{name}'; it has {', '.join(__all__)}"
+        )
     from importlib import import_module
 
     return getattr(import_module(_HOME[name]), name)
