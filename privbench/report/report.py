@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -121,7 +122,8 @@ class Report:
         Raises:
             StorageError: the folder cannot be written.
         """
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, default=str)
+        facts = _strict({"format": FORMAT, **asdict(self)})
+        text = json.dumps(facts, indent=1, default=str, allow_nan=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / "table.csv", self.table().to_csv(index=False))
@@ -149,8 +151,8 @@ class Report:
                 )
             return cls(
                 names=Names(**facts.pop("names")),
-                scores=tuple(Score(**score) for score in facts.pop("scores")),
-                references=tuple(Score(**score) for score in facts.pop("references")),
+                scores=tuple(_score(score) for score in facts.pop("scores")),
+                references=tuple(_score(score) for score in facts.pop("references")),
                 seats=tuple(SeatFacts(**seat) for seat in facts.pop("seats")),
                 refusals=tuple(Refusal(**refusal) for refusal in facts.pop("refusals")),
                 target=Target(**facts.pop("target")),
@@ -202,6 +204,21 @@ class Report:
             **known,
         }
         return {column: base.get(column) for column in COLUMNS}
+
+
+def _strict(facts: Any) -> Any:
+    """The same facts with null for numbers that JSON cannot say."""
+    if isinstance(facts, dict):
+        return {key: _strict(value) for key, value in facts.items()}
+    if isinstance(facts, list | tuple):
+        return [_strict(value) for value in facts]
+    return None if isinstance(facts, float) and not math.isfinite(facts) else facts
+
+
+def _score(facts: dict[str, Any]) -> Score:
+    """A score as stored; null stands for a number that there was none of."""
+    numbers = ("value", "low", "high", "blind")
+    return Score(**{k: math.nan if v is None and k in numbers else v for k, v in facts.items()})
 
 
 def _run(facts: dict[str, Any]) -> Run:
