@@ -207,18 +207,18 @@ class Report:
 
 
 def _strict(facts: Any) -> Any:
-    """The same facts with null for numbers that JSON cannot say."""
+    """The same facts with words (``nan``, ``inf``) for the numbers that JSON cannot say."""
     if isinstance(facts, dict):
         return {key: _strict(value) for key, value in facts.items()}
     if isinstance(facts, list | tuple):
         return [_strict(value) for value in facts]
-    return None if isinstance(facts, float) and not math.isfinite(facts) else facts
+    return str(facts) if isinstance(facts, float) and not math.isfinite(facts) else facts
 
 
 def _score(facts: dict[str, Any]) -> Score:
-    """A score as stored; null stands for a number that there was none of."""
-    numbers = ("value", "low", "high", "blind")
-    return Score(**{k: math.nan if v is None and k in numbers else v for k, v in facts.items()})
+    """A score as stored."""
+    numbers = {name: float(facts[name]) for name in ("value", "low", "high", "blind")}
+    return Score(**{**facts, **numbers})
 
 
 def _run(facts: dict[str, Any]) -> Run:
