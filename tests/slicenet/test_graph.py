@@ -3,9 +3,9 @@
 import pytest
 import torch
 from crowds import Deals
+from nets import Chain
 from torch import nn
 from torch.nn import functional as F
-from twin import Chain
 
 from privbench.contract import Net, Samples, Spec
 from privbench.errors import UsageError
@@ -120,7 +120,7 @@ def test_grouped_convolutions_and_no_stem_are_refused():
 
 @pytest.mark.parametrize("stem", [1, 2])
 def test_dropout_and_deeper_stems_stay_bit_equal_to_centralized(stem):
-    net = Net(Spec("twin.dropped", {}))
+    net = Net(Spec("nets.dropped", {}))
     rng = torch.Generator().manual_seed(4)
     population = Deals(
         Samples(torch.rand(40, 6, generator=rng), torch.randint(0, 3, (40,), generator=rng))

@@ -19,7 +19,7 @@ from privbench.wire.tap import Capture, Recorder
 from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
 
-CONV = Spec("twin.Chain", {"side": 8, "channels": [4, 6], "widths": [8, 7, 4]})
+CONV = Spec("nets.Chain", {"side": 8, "channels": [4, 6], "widths": [8, 7, 4]})
 CASES = [
     pytest.param(tiling, spec, shape, id=f"{tiling}-{name}")
     for tiling in ("output", "input")

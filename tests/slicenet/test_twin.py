@@ -12,7 +12,7 @@ from privbench.regimes.slicenet import SliceNet
 from privbench.regimes.training import train
 from privbench.slicenet.crowd import Uniform
 
-CONV = Spec("twin.Chain", {"side": 8, "channels": [3, 5, 4], "widths": [6, 4]})
+CONV = Spec("nets.Chain", {"side": 8, "channels": [3, 5, 4], "widths": [6, 4]})
 OPTIMIZERS = {
     "sgd": ("torch.optim.SGD", {}, 0.3),
     "momentum": ("torch.optim.SGD", {"momentum": 0.9, "weight_decay": 1e-3}, 0.05),

@@ -8,41 +8,12 @@ ReLU (and, behind a convolution, by pooling).
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, defaultdict
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from parties import Device, Learner, Mail
 
-from privbench.contract import Message, Slice, Topology, load_name
-from privbench.wire.codec import decode, encode
-
-
-class Chain(nn.Sequential):
-    """Convolutions (3x3, padding 1, ReLU, pooling by 2), then linear layers with ReLU between."""
-
-    def __init__(self, side: int, channels: list[int], widths: list[int]) -> None:
-        found: OrderedDict[str, nn.Module] = OrderedDict()
-        before = 1
-        for number, after in enumerate(channels):
-            found[f"conv{number}"] = nn.Conv2d(before, after, 3, padding=1)
-            found[f"act{number}"] = nn.ReLU(inplace=True)
-            found[f"pool{number}"] = nn.MaxPool2d(2)
-            before, side = after, side // 2
-        found["flatten"] = nn.Flatten()
-        before = before * side * side
-        for number, after in enumerate(widths):
-            if number:
-                found[f"relu{number}"] = nn.ReLU()
-            found[f"linear{number}"] = nn.Linear(before, after)
-            before = after
-        super().__init__(found)
-
-
-def dropped() -> nn.Sequential:
-    """A chain with dropout, which the twin does not compute: compared with centralized alone."""
-    layers = [nn.Linear(6, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 8), nn.Tanh()]
-    return nn.Sequential(*layers, nn.Linear(8, 5), nn.Dropout(0.2), nn.Linear(5, 3))
+from privbench.contract import Slice, Topology
 
 
 def apply(weight, bias, x):
@@ -56,75 +27,6 @@ def finish(weight, value):
     """What follows a layer that is not the last."""
     value = F.relu(value)
     return F.max_pool2d(value, 2) if weight.ndim == 4 else value
-
-
-ENCODED = 2  # steps whose messages go through bytes; later ones are copied, which is quicker
-
-
-class Mail:
-    """Delivers messages as bytes and keeps them for comparison."""
-
-    def __init__(self):
-        self.sent: list[Message] = []
-        self.boxes = defaultdict(list)
-        self.step = 0
-
-    def send(self, kind, sender, receiver, layer, units, payload, rows=None):
-        assert sender != receiver
-        where = {} if rows is None else {"rows": rows}
-        payload = payload.detach().clone()
-        message = Message(
-            self.step, "train", sender, receiver, kind, layer, units, payload, **where
-        )
-        if self.step < ENCODED:
-            message = decode(encode(message))
-        self.sent.append(message)
-        self.boxes[receiver].append(message)
-
-    def take(self, receiver, kind, layer):
-        box = self.boxes[receiver]
-        found = [m for m in box if m.kind == kind and m.layer == layer]
-        self.boxes[receiver] = [m for m in box if not (m.kind == kind and m.layer == layer)]
-        return found
-
-
-class Learner:
-    """Parameters of one party and its own optimiser."""
-
-    def __init__(self, optimizer):
-        self.spec = optimizer
-        self.tensors = {}
-
-    def hold(self, key, tensor):
-        self.tensors[key] = tensor.clone().requires_grad_()
-
-    def ready(self):
-        found = list(self.tensors.values())
-        if found:
-            self.optimizer = load_name(self.spec.target)(found, **self.spec.kwargs)
-
-    def learn(self):
-        if self.tensors:
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-
-    def add(self, key, gradient):
-        tensor = self.tensors[key]
-        tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
-
-
-class Device(Learner):
-    """Owns samples, and hosts some blocks."""
-
-    def __init__(self, name, optimizer):
-        super().__init__(optimizer)
-        self.name = name
-        self.blocks: list[Slice] = []
-        self.public = {}  # stem and tail, as last broadcast
-        self.memory = {}  # of the step
-
-    def of(self, layer):
-        return [block for block in self.blocks if block.layer == layer]
 
 
 class Twin:
