@@ -37,16 +37,14 @@ from privbench.contract.recipe import (
     steps_per_epoch,
 )
 from privbench.contract.threat import COLUMNS, GRANTS, PAIRS, Budget, Seat, Threat
+from privbench.contract.topology import Layer, Slice, Topology
 from privbench.contract.view import (
     Block,
     Fitted,
-    Layer,
     Oracle,
     Own,
     Pairs,
     Public,
-    Slice,
-    Topology,
     View,
     Weights,
     block,

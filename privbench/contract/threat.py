@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from privbench.contract.message import Party
+from privbench.contract.topology import Topology
 from privbench.errors import UsageError
-
-if TYPE_CHECKING:
-    from privbench.contract.view import Topology
 
 GRANTS = (
     "labels",  # of the victims

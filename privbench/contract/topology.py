@@ -1,0 +1,84 @@
+"""Who takes part in training, and how the network is cut among them: what is public about a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from privbench.contract.message import Party
+from privbench.contract.recipe import Net, Spec
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the network as the crowd slices it; common knowledge.
+
+    Args:
+        name: name of the splittable module (``net.2``), also the ``layer`` of its messages.
+        cut: node of the traced network whose value travels (the output after the per-channel
+            operations that follow the layer).
+        place: ``stem``, ``body`` or ``tail``.
+        channels: number of output channels (units).
+        shape: shape of what travels for one sample, channels first.
+        parameters: names of its tensors in the state dict.
+        inputs: names of the layers that feed it; empty for the first.
+    """
+
+    name: str
+    cut: str
+    place: str
+    channels: int
+    shape: tuple[int, ...]
+    parameters: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some output units of a layer (or input units, under input tiling) and their host."""
+
+    party: Party
+    layer: str
+    units: tuple[int, ...]
+    side: str = "output"  # or "input": the host holds these *input* channels' weights
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Who takes part and what is public about it.
+
+    Args:
+        regime: name of the regime.
+        parties: everyone on the wire.
+        owners: those that hold private samples.
+        net: the architecture, without weights.
+        layers: in order of the forward pass (SliceNet and split; else empty).
+        slices: who hosts what.
+        steps: number of training steps; ``steps_per_epoch`` of them make one pass.
+        encrypted: link taps see sizes and times only.
+        defenses: message defenses in force, in order; an adaptive attacker knows them.
+    """
+
+    regime: str
+    parties: tuple[Party, ...]
+    owners: tuple[Party, ...]
+    net: Net
+    steps: int
+    steps_per_epoch: int
+    layers: tuple[Layer, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    encrypted: bool = False
+    defenses: tuple[Spec, ...] = ()
+
+    def layer(self, name: str) -> Layer:
+        """The layer of that name."""
+        return next(layer for layer in self.layers if layer.name == name)
+
+    def hosts(self) -> tuple[Party, ...]:
+        """Parties that host a part of the body, in order."""
+        hosting = {piece.party for piece in self.slices}
+        return tuple(party for party in self.parties if party in hosting)
+
+    def hosted(self, party: Party) -> tuple[str, ...]:
+        """Names of the layers of which ``party`` hosts units, shallowest first."""
+        mine = {piece.layer for piece in self.slices if piece.party == party}
+        return tuple(layer.name for layer in self.layers if layer.name in mine)
