@@ -17,7 +17,7 @@ STYLE = {
 }
 SHORT = {"identification": "ident.", "evaluator_top1": "top-1"}
 """Headline metrics, as the screen names them."""
-WIDTH = 152  # columns that ten cells need; a narrower screen wraps lines, a pipe gets them whole
+WIDTH = 156  # columns that ten cells need; a narrower screen wraps lines, a pipe gets them whole
 
 
 def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:
@@ -30,7 +30,7 @@ def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:
         padding=(0, 1, 0, 0),
     )
     for name in ("regime", "threat", "attack", "seat"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", min_width=18 if name == "attack" else None)
     table.add_column("leakage [95 %]", no_wrap=True)
     for name in ("blind", "accuracy", "epsilon", "kB/sample"):
         table.add_column(name, justify="right", no_wrap=True)
