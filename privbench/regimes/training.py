@@ -25,10 +25,6 @@ from privbench.contract import (
 )
 from privbench.errors import TrainingError, UsageError
 
-NAME = "privbench.regimes.training.train"
-"""Import name of ``train``, as recipes hand it around."""
-
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``(n, classes)`` outputs and ``(n,)`` labels to the mean loss, a scalar."""
 
@@ -200,10 +196,11 @@ def accuracy(module: nn.Module, samples: Samples) -> float:
 
 
 def training_flops(net: Net, samples: Samples) -> float:
-    """FLOPs of one training visit of one record: three times its forward pass.
+    """FLOPs of one training visit of one record.
 
-    Linear layers and convolutions are counted, a multiply-add as two; the backward pass is taken as
-    twice the forward pass. (torch's own counter gives the same, and takes seconds to import.)
+    Linear layers and convolutions are counted, a multiply-add as two: once forward, once for the
+    gradient of the weights, and once for that of the layer's input, which the first layer needs
+    not. (torch's own counter gives the same, and takes seconds to import.)
     """
     found: list[float] = []
 
@@ -219,7 +216,7 @@ def training_flops(net: Net, samples: Samples) -> float:
             part.register_forward_hook(count)
     with torch.no_grad():
         module(samples.x[:1].to("cpu", torch.get_default_dtype()))
-    return 3.0 * sum(found)
+    return 3.0 * sum(found) - sum(found[:1])
 
 
 def _check(recipe: Recipe, samples: Samples) -> None:
