@@ -20,6 +20,11 @@ def from_start(steps: str) -> frozenset[str]:
     return frozenset({"initial_weights"}) if steps.startswith(("first", "all")) else frozenset()
 
 
+def _hosts(topology: Topology) -> tuple[Party, ...]:
+    """Hosts, where a crowd trains: the server of split learning is no device among many."""
+    return topology.hosts() if "coordinator" in topology.parties else ()
+
+
 def _knowledge(topology: Topology, parties: Collection[Party]) -> tuple[frozenset[str], str]:
     """Grants and pairs of devices that pool what they know.
 
@@ -46,9 +51,9 @@ class Host(Threat):
     kinds: ClassVar[tuple[str, ...]] = TRAFFIC
 
     def seats(self, topology: Topology) -> tuple[Seat, ...]:
-        """Every host."""
+        """Every host of a crowd."""
         found = []
-        for party in topology.hosts():
+        for party in _hosts(topology):
             grants, pairs = _knowledge(topology, (party,))
             grants |= from_start(self.steps)
             found.append(Seat(party, "peer", (party,), grants=grants, pairs=pairs))
@@ -74,7 +79,7 @@ class Hosts(Threat):
 
     def seats(self, topology: Topology) -> tuple[Seat, ...]:
         """The coalition, as one seat."""
-        hosts = topology.hosts()
+        hosts = _hosts(topology)
         if not hosts:
             return ()
         parties = tuple(self.devices) or self._drawn(hosts)

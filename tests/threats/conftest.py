@@ -48,7 +48,8 @@ def fedavg() -> Topology:
 
 @pytest.fixture(scope="session")
 def split() -> Topology:
-    return Topology("split", ("client", "split_server"), ("client",), NET, 8, 4)
+    held = (Slice("split_server", "net.3", (0, 1, 2)),)
+    return Topology("split", ("client", "split_server"), ("client",), NET, 8, 4, slices=held)
 
 
 @pytest.fixture(scope="session")
