@@ -19,9 +19,10 @@ from privbench.report.report import Names
 from privbench.store import digest_of_rooms, digest_of_source, fingerprint
 from privbench.wire.tap import Capture
 
-OURS = ("privbench.", "attacks.", "defenses.")
+COVERED = ("privbench.", "torch.")  # by the digests of rooms, and by torch's version
 TRAINING_ROOMS = ("contract", "wire", "data", "models", "slicenet", "regimes")
-SCORING_ROOMS = ("contract", "toolkit", "scoring", "threats")
+VIEWING_ROOMS = ("threats", "seating", "views", "oracle", "equality", "experiment")
+SCORING_ROOMS = ("contract", "toolkit", "scoring", *VIEWING_ROOMS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,12 +91,12 @@ def canonical(thing: Any) -> Any:
         digest = hashlib.sha256(thing.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
         return [str(thing.dtype), list(thing.shape), digest]
     if isinstance(thing, Spec):
-        return ["spec", thing.target, _source(thing.target), canonical(thing.kwargs)]
+        return ["spec", thing.target, source_of(thing.target), canonical(thing.kwargs)]
     if is_dataclass(thing) and not isinstance(thing, type):
         kind = type(thing)
         name = f"{kind.__module__}.{kind.__qualname__}"
         values = {f.name: canonical(getattr(thing, f.name)) for f in fields(thing)}
-        return [name, _source(name), values]
+        return [name, source_of(name), values]
     if isinstance(thing, Mapping):
         return {str(key): canonical(value) for key, value in thing.items()}
     if isinstance(thing, list | tuple):
@@ -113,6 +114,6 @@ def _actor(attack: Attack) -> list[str]:
     return [] if kind is None else [kind.__module__, kind.__qualname__, digest_of_source(kind)]
 
 
-def _source(name: str) -> str:
-    """Source digest of a class that is not of our distribution; ours are covered by their rooms."""
-    return "" if name.startswith((*OURS, "torch.")) else digest_of_source(name)
+def source_of(name: str) -> str:
+    """Source digest of a class by its import name; empty where a digest of our rooms covers it."""
+    return "" if name.startswith(COVERED) else digest_of_source(name)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from attacks.membership.loss_threshold import LossThreshold
+from defenses.gaussian_noise import GaussianNoise
 from privbench.contract import Budget, Net, Spec
 from privbench.plan import Plan, canonical
 from privbench.regimes.centralized import Centralized
@@ -143,6 +144,15 @@ def test_a_strangers_source_is_part_of_the_fingerprint(
         module = reload(import_module("somebodys"))
         prints.append(replace(made, defenses=(module.Mine(),)).target_print("data"))
     assert prints[0] != prints[1]
+
+
+def test_our_own_defenses_are_part_of_the_fingerprint_too(
+    made: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(made, defenses=(GaussianNoise(),))
+    before = plan.target_print("data")
+    monkeypatch.setattr("privbench.plan.digest_of_source", lambda thing: "edited")
+    assert plan.target_print("data") != before
 
 
 def test_a_strangers_attack_is_known_by_its_source(
