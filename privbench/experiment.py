@@ -27,13 +27,13 @@ from privbench.data.splits import Opened, open_population
 from privbench.equality import as_reference
 from privbench.errors import NotApplicable, PrivbenchError
 from privbench.oracle import CountingOracle
-from privbench.plan import Plan
+from privbench.plan import Plan, source_of
 from privbench.report.report import Report, Run, SeatFacts
 from privbench.scoring.score import SeatResult
 from privbench.scoring.scorer import Scorer
 from privbench.scoring.seats import summarise
 from privbench.seal import Seal
-from privbench.seating import seats_of
+from privbench.seating import seats_of, with_victims
 from privbench.store import Store, digest_of_rooms, fingerprint
 from privbench.targets import Opening, target_of, without_weights
 from privbench.views import Facts, owned_by, rows_of, views_of
@@ -96,10 +96,15 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
     if shared is not None:
         return replace(shared, target=target.quality, run=circumstances(plan, opened, shared.run))
 
+    bare, idle = with_victims(plan.attack, cut(plan, opened, target, seats))
+    report = replace(report, refusals=refusals + idle)
+    if not bare:
+        return replace(report, status="not_applicable", reason=idle[0].reason)
     started = time.perf_counter()
-    views = [fitted(plan, view, seal, store) for view in cut(plan, opened, target, seats)]
+    views = [fitted(plan, view, seal, store) for view in bare]
     oracle = oracle_of(plan, target, seats[0])
     guesses = seal.attack(spec_of(plan.attack), views, attack_seed(plan), oracle)
+    seconds = time.perf_counter() - started
     guess_hash = fingerprint(tuple(guesses))  # before the truth is opened
     results = scored(plan, opened, views, guesses)
     models = [int(fit.facts.get("models", 0)) for view in views for fit in view.fitted]
@@ -114,7 +119,7 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
             guess_hash=guess_hash,
             queries=oracle.count if oracle else None,
             shadow_models=max(models, default=0) or None,
-            attack_seconds=time.perf_counter() - started,
+            attack_seconds=seconds,
         ),
     )
 
@@ -148,9 +153,8 @@ def _learned(plan: Plan, fit: Spec, knowledge: Knowledge, seal: Seal, store: Sto
     def make(folder: Path) -> None:
         codec.save(seal.fit(fit, knowledge, seed), folder / "fitted")
 
-    name = fingerprint(
-        given, seed, plan.threads, str(torch.__version__), digest_of_rooms("toolkit")
-    )
+    code = (digest_of_rooms("toolkit"), source_of(fit.target))
+    name = fingerprint(given, seed, plan.threads, str(torch.__version__), *code)
     result: Fitted = codec.load(store.get_or_make("fits", name, make) / "fitted")
     return result
 
@@ -172,7 +176,7 @@ def scored(
             plan.attack.goal,
             view.seat.name,
             guess,
-            owned=owned_by(view.seat, view.topology) if view.own is not None else frozenset(),
+            owned=owned_by(view.seat, view.topology),
             by_construction=plan.attack.by_construction,
             victims=view.victims,
             seen=rows_of(view.messages, plan.attack.reads),

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import torch
 
-from privbench.contract import Attack, Seat, Topology, child_rng
+from privbench.contract import Attack, Seat, Topology, View, child_rng
 from privbench.data.splits import Opened
 from privbench.errors import NotApplicable, UsageError
 from privbench.plan import Plan
 from privbench.report.report import Refusal
+
+NOBODY = "no victim crossed what it saw, at the steps that it looks at (threat.steps)"
 
 
 def seats_of(
@@ -46,6 +48,23 @@ def seats_of(
     instead = "" if able else _instead(plan, topology, opened)
     refusals = [Refusal(why + instead, count, column) for (why, column), count in refused.items()]
     return tuple(able), tuple(refusals)
+
+
+def with_victims(
+    attack: Attack, views: Sequence[View]
+) -> tuple[tuple[View, ...], tuple[Refusal, ...]]:
+    """The views that hold somebody to attack, and refusals that count the others.
+
+    A seat that could attack and saw no row of anybody else has measured nothing: no score is its.
+    """
+    if attack.goal != "reconstruction":
+        return tuple(views), ()
+    idle: dict[str, int] = {}
+    for view in views:
+        if not len(view.victims):
+            idle[view.seat.column] = idle.get(view.seat.column, 0) + 1
+    refusals = tuple(Refusal(NOBODY, count, column) for column, count in idle.items())
+    return tuple(view for view in views if len(view.victims)), refusals
 
 
 def why_not(attack: Attack, seat: Seat, kinds: Sequence[str], encrypted: bool = False) -> str:

@@ -242,3 +242,6 @@ def test_fits_are_stored_by_what_they_were_given(
         assert len(given) == 3, "the fit that asks for weights, and it alone, is made anew"
         fitted(replace(plan, seed=1), view, seal, store)
         assert len(given) == 5
+        monkeypatch.setattr("privbench.plan.digest_of_source", lambda thing: "edited")
+        fitted(plan, view, seal, store)
+        assert len(given) == 7, "a stranger who edits a fit gets what it does now"

@@ -13,7 +13,8 @@ import torch
 from privbench.contract import Attack, Guess, Seat, View
 from privbench.data.splits import open_population
 from privbench.errors import NotApplicable, UsageError
-from privbench.seating import seats_of, why_not
+from privbench.experiment import carry_out
+from privbench.seating import NOBODY, seats_of, why_not, with_victims
 from privbench.threats.crowd import Host
 
 
@@ -99,6 +100,23 @@ def test_the_sentence_names_threats_that_would_do(crowd: Callable) -> None:
     named = refusal.reason.partition("; here it can be run with ")[2].split(" or ")
     assert {"threat=host", "threat=wire"} <= set(named)
     assert not {"threat=released", "threat=coordinator", "threat=server"} & set(named)
+
+
+def test_a_seat_that_saw_nobody_is_counted_and_not_scored(crowd: Callable) -> None:
+    trained = crowd("threat=host")
+    first, second, *others = trained.views()
+    nobody = replace(second, victims=second.victims[:0])
+    kept, refusals = with_victims(trained.plan.attack, (first, nobody, *others))
+    assert kept == (first, *others)
+    assert [(r.reason, r.seats, r.column) for r in refusals] == [(NOBODY, 1, "peer")]
+
+
+def test_a_run_in_which_nobody_saw_anybody_is_not_applicable(crowd: Callable) -> None:
+    plan = crowd("threat=owner", "attack=gradient_inversion").plan
+    report = carry_out(replace(plan, threat=replace(plan.threat, steps="first:1")))
+    assert (report.status, report.reason, report.scores) == ("not_applicable", NOBODY, ())
+    assert set(report.table()["status"]) == {"not_applicable"}
+    assert report.table()["seats"].tolist() == [4]
 
 
 def test_a_split_without_auxiliary_records_grants_none(rig: Callable) -> None:
