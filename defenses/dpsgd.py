@@ -183,7 +183,8 @@ def _numerical(noise: float, rate: float, steps: int, delta: float) -> float:
     accountant = PRVAccountant()
     accountant.history = [(noise, rate, steps)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # logarithms of 0 in branches not taken; a loose first bound
+        # Logarithms of 0 in branches not taken; a loose first bound.
+        warnings.simplefilter("ignore")
         return float(accountant.get_epsilon(delta=delta))
 
 

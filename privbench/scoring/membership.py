@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 from jaxtyping import Bool
@@ -14,6 +16,7 @@ from privbench.scoring.score import Measured, Score, SeatResult
 from privbench.scoring.statistics import Interval
 
 FALSE_POSITIVES = (0.01, 0.001)
+BALANCED = "balanced_accuracy"
 
 
 def score_membership(
@@ -43,48 +46,62 @@ def score_membership(
             f"expected one score for each of the {len(places)} candidates, got {len(guess.scores)}"
         )
     asked = (~own).numpy()
-    bits = places.numpy()[asked]
-    scores = guess.scores.double().cpu().numpy()[asked]
-    prior = blind[asked]
-    known = np.isfinite(prior)
-    records = np.flatnonzero(asked)
-    found: list[Score] = []
-
-    def add(metric: str, interval: Interval, chance: float, without: float) -> None:
-        better = np.isfinite(without) and without > chance
-        found.append(
-            Score(
-                "membership",
-                metric,
-                seat,
-                *interval[:3],
-                n=int(bits.sum()),
-                n_negative=int((~bits).sum()),
-                blind=float(without) if better else chance,
-                blind_name="inputs alone" if better else "chance",
-                reliable=interval.reliable,
-                note=interval.note,
-            )
-        )
-
-    add(
-        "auc",
-        statistics.auc_interval(scores, bits, _rng(rng, seat, "auc")),
-        0.5,
-        statistics.auc(prior[known], bits[known]),
+    compared = _Compared(
+        seat, guess.scores.double().cpu().numpy()[asked], places.numpy()[asked], blind[asked], rng
     )
-    for rate in FALSE_POSITIVES:
-        metric = f"tpr_at_{rate * 100:g}pct_fpr"
-        interval = statistics.tpr_interval(scores, bits, rate, _rng(rng, seat, metric))
-        add(metric, interval, rate, statistics.tpr_at(prior[known], bits[known], rate))
-    measured = [Measured("auc", records, scores, bits)]
+    found = [compared.auc(), *(compared.tpr(rate) for rate in FALSE_POSITIVES)]
+    records = np.flatnonzero(asked)
+    measured = [Measured("auc", records, compared.scores, compared.bits)]
     if guess.threshold is not None:
-        interval = statistics.balanced_accuracy(scores, bits, guess.threshold)
-        without = statistics.balanced_accuracy(prior[known], bits[known], 0.0).value
-        add("balanced_accuracy", interval, 0.5, without)
-        measured.append(Measured("balanced_accuracy", records, scores, bits, guess.threshold))
+        found.append(compared.balanced_accuracy(guess.threshold))
+        measured.append(replace(measured[0], metric=BALANCED, threshold=guess.threshold))
     return SeatResult(seat, tuple(found), tuple(measured))
 
 
-def _rng(rng: torch.Generator, seat: str, metric: str) -> np.random.Generator:
-    return statistics.numpy_rng(child_rng(rng, "bootstrap", seat, metric))
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """Scores of the candidates that count, beside their bits and what is known without the view."""
+
+    seat: str
+    scores: np.ndarray
+    bits: np.ndarray
+    blind: np.ndarray
+    rng: torch.Generator
+
+    def auc(self) -> Score:
+        interval = statistics.auc_interval(self.scores, self.bits, self._draws("auc"))
+        return self._score("auc", interval, 0.5, statistics.auc(*self._known()))
+
+    def tpr(self, rate: float) -> Score:
+        metric = f"tpr_at_{rate * 100:g}pct_fpr"
+        interval = statistics.tpr_interval(self.scores, self.bits, rate, self._draws(metric))
+        return self._score(metric, interval, rate, statistics.tpr_at(*self._known(), rate))
+
+    def balanced_accuracy(self, threshold: float) -> Score:
+        interval = statistics.balanced_accuracy(self.scores, self.bits, threshold)
+        without = statistics.balanced_accuracy(*self._known(), 0.0).value
+        return self._score(BALANCED, interval, 0.5, without)
+
+    def _known(self) -> tuple[np.ndarray, np.ndarray]:
+        """Blind scores, where there are any, and their bits."""
+        known = np.isfinite(self.blind)
+        return self.blind[known], self.bits[known]
+
+    def _draws(self, metric: str) -> np.random.Generator:
+        return statistics.numpy_rng(child_rng(self.rng, "bootstrap", self.seat, metric))
+
+    def _score(self, metric: str, interval: Interval, chance: float, without: float) -> Score:
+        """With the better of a coin and the blind classifier as its blind value."""
+        better = np.isfinite(without) and without > chance
+        return Score(
+            "membership",
+            metric,
+            self.seat,
+            *interval[:3],
+            n=int(self.bits.sum()),
+            n_negative=int((~self.bits).sum()),
+            blind=float(without) if better else chance,
+            blind_name="inputs alone" if better else "chance",
+            reliable=interval.reliable,
+            note=interval.note,
+        )

@@ -125,6 +125,7 @@ def _selected(
         exact = statistics.clopper_pearson(round(hits), count)
         return Interval(value, exact.low, exact.high, count >= FEWEST), seats
     low, high = statistics.percentiles(np.mean(draws, axis=0), count)
+    low, high = _opened(low, high, [measured[seat] for seat in seats])
     return Interval(value, low, high, count >= statistics.FEW), seats
 
 
@@ -145,8 +146,19 @@ def _median(measured: list[Measured], rng: np.random.Generator) -> Interval:
         seed = int(rng.integers(2**62))
         draws = np.stack([_draws(m, np.random.default_rng(seed)) for m in measured], axis=1)
     low, high = statistics.percentiles(np.nanmedian(draws, axis=1), len(measured[0].records))
+    low, high = _opened(low, high, measured)
     few = min(len(m.records) for m in measured) < statistics.FEW
     return Interval(value, min(low, value), max(high, value), not few)
+
+
+def _opened(low: float, high: float, measured: list[Measured]) -> tuple[float, float]:
+    """The interval, not shut at 0 or 1, of a metric that is a share; others as they are."""
+    if measured[0].member is None:
+        if measured[0].metric not in RATES:
+            return low, high
+        return statistics.opened(low, high, min(len(m.records) for m in measured))
+    sides = [side for m in measured for side in (_bits(m).sum(), (~_bits(m)).sum())]
+    return statistics.opened(low, high, int(min(sides)))
 
 
 def _mean_draws(measured: list[Measured], rng: np.random.Generator) -> np.ndarray:

@@ -69,6 +69,19 @@ def percentiles(draws: np.ndarray, n: int | None = None) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def opened(low: float, high: float, n: int) -> tuple[float, float]:
+    """The interval of a share, where every resample gave 0 or every one gave 1.
+
+    Resampling saw no spread, which is no proof that there is none: then the interval is that of as
+    many misses (or hits) in a row as there are records, ``n``.
+    """
+    if low == high == 1.0:
+        return clopper_pearson(n, n).low, high
+    if low == high == 0.0:
+        return low, clopper_pearson(0, n).high
+    return low, high
+
+
 def mean_draws(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Means of resamples."""
     return _chunked(
@@ -116,20 +129,13 @@ def auc_draws(
 
 
 def auc_interval(scores: np.ndarray, member: np.ndarray, rng: np.random.Generator) -> Interval:
-    """AUC with its stratified bootstrap interval.
-
-    Where scores part members from non-members without overlap, resampling sees no spread: then the
-    interval is that of as many hits in a row as the smaller side has records.
-    """
+    """AUC with its stratified bootstrap interval; see ``opened`` for scores without overlap."""
     value = auc(scores, member)
     if not np.isfinite(value):
         return Interval(value, 0.0, 1.0, False)
     low, high = percentiles(auc_draws(scores, member, DRAWS, rng))
     fewer = int(min(member.sum(), (~member).sum()))
-    if low == high == 1.0:
-        low = clopper_pearson(fewer, fewer).low
-    elif low == high == 0.0:
-        high = clopper_pearson(0, fewer).high
+    low, high = opened(low, high, fewer)
     return Interval(value, low, high, fewer >= FEW)
 
 

@@ -94,6 +94,21 @@ def test_seats_that_saw_different_victims():
     assert 0.1 < named(summarise(results, 0), "worst").value < 0.55
 
 
+def test_no_spread_is_no_certainty():
+    bits = np.arange(80) % 2 == 0
+    score = Score("membership", "auc", "h", 1.0, 0.9, 1.0, n=40, n_negative=40, blind=0.5)
+    parted = (Measured("auc", np.arange(80), 1.0 * bits, bits),)
+    every = [hits_of(f"h{i}", np.ones(40)) for i in range(3)]
+    none = [hits_of(f"h{i}", np.zeros(40)) for i in range(3)]
+    members = [SeatResult(f"h{i}", (score,), parted) for i in range(3)]
+    for seat in ("worst", "median", "best"):
+        for results in (every, members):
+            found = named(summarise(results, 0), seat)
+            assert (found.value, found.high) == (1.0, 1.0) and 0.9 < found.low < 0.92
+        found = named(summarise(none, 0), seat)
+        assert (found.value, found.low) == (0.0, 0.0) and 0.08 < found.high < 0.1
+
+
 def test_too_few_victims_to_halve():
     scores = summarise([hits_of("a", np.ones(1)), hits_of("b", np.zeros(1))], 0)
     assert named(scores, "worst").verdict() == "too few"
