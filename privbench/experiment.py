@@ -28,8 +28,10 @@ from privbench.equality import as_reference
 from privbench.errors import NotApplicable, PrivbenchError
 from privbench.oracle import CountingOracle
 from privbench.plan import Plan, source_of
+from privbench.report.crowd import CrowdFacts
 from privbench.report.report import Report, Run, SeatFacts
-from privbench.scoring.score import SeatResult
+from privbench.scoring.roc import curves
+from privbench.scoring.score import Pictures, SeatResult
 from privbench.scoring.scorer import Scorer
 from privbench.scoring.seats import summarise
 from privbench.seal import Seal
@@ -38,6 +40,8 @@ from privbench.store import Store, digest_of_rooms, fingerprint
 from privbench.targets import Opening, target_of, without_weights
 from privbench.views import Facts, owned_by, rows_of, views_of
 from privbench.wire import codec
+
+PICTURED = 64  # seats whose pictures a report keeps
 
 
 def run(plan: Plan) -> Report:
@@ -88,13 +92,22 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
     target = target_of(plan, opened, store)
     seats, refusals = seats_of(plan, target.topology, opened)
     report = Report(
-        plan.names, refusals=refusals, target=target.quality, run=circumstances(plan, opened)
+        plan.names,
+        refusals=refusals,
+        target=target.quality,
+        run=circumstances(plan, opened),
+        crowd=CrowdFacts.of(target.topology),
     )
     if not seats:
         return replace(report, status="not_applicable", reason=refusals[0].reason)
     shared = as_reference(plan, target, opened, store, carry_out)
     if shared is not None:
-        return replace(shared, target=target.quality, run=circumstances(plan, opened, shared.run))
+        return replace(
+            shared,
+            target=target.quality,
+            run=circumstances(plan, opened, shared.run),
+            crowd=report.crowd,
+        )
 
     bare, idle = with_victims(plan.attack, cut(plan, opened, target, seats))
     report = replace(report, refusals=refusals + idle)
@@ -111,6 +124,8 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
     return replace(
         report,
         scores=summarise(results, plan.seed),
+        curves=curves(results, plan.seed),
+        pictures=_shown(results) if plan.images else (),
         references=tuple(score for result in results for score in result.references),
         seats=tuple(seat_facts(plan, view) for view in views),
         run=replace(
@@ -185,6 +200,12 @@ def scored(
     ]
 
 
+def _shown(results: Sequence[SeatResult]) -> tuple[Pictures, ...]:
+    """Pictures of the first seats that have any."""
+    found = [result.pictures for result in results if result.pictures is not None]
+    return tuple(found[:PICTURED])
+
+
 def attack_seed(plan: Plan) -> int:
     """Seed of fits and attacks; not that of training."""
     return child_rng(torch.Generator().manual_seed(plan.seed), "attack").initial_seed()
@@ -213,6 +234,7 @@ def circumstances(plan: Plan, opened: Opened | None = None, taken_over: Run | No
         threads=plan.threads,
         device=plan.device,
         worst_column="infrastructure" if plan.threat.name == "host" else "",
+        command=plan.command,
         config=plan.config,
     )
     if opened is None:
@@ -223,6 +245,7 @@ def circumstances(plan: Plan, opened: Opened | None = None, taken_over: Run | No
         run,
         fingerprint=plan.row_print(opened.digest),
         versions={"python": platform.python_version(), **versions},
+        splits=opened.sizes,
         notices=tuple(opened.notices),
     )
 

@@ -37,6 +37,8 @@ class Plan:
         out: where targets, fits and runs lie.
         again: score anew even if a finished report lies there.
         debug: let errors through, with their traceback.
+        images: keep some records beside what attacks made of them, for the report.
+        command: what to type for this run, for the report.
         config: the composed configuration, for the report.
         others: makes every other threat there is, by name, for the sentence that says who would do.
         private_name: set when a class cannot be imported by name; then nothing is reused.
@@ -59,6 +61,8 @@ class Plan:
     out: Path = Path("runs")
     again: bool = False
     debug: bool = False
+    images: bool = True
+    command: str = ""
     config: str = ""
     others: Callable[[], Mapping[str, Threat]] = dict
     private_name: str = ""

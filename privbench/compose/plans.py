@@ -20,7 +20,10 @@ from privbench.plugins import listing
 from privbench.regimes.base import Regime
 from privbench.report.report import Names
 
-OUTSIDE = ("hydra", "out", "workers", "again", "debug", "row", "study", "crowd", "slicer", "tiling")
+OUTSIDE = (
+    "hydra", "out", "workers", "again", "debug", "row", "study", "crowd", "slicer", "tiling",
+    "report", "sink",
+)  # fmt: skip
 """Keys that do not belong to what a run is: paths and names, and what a regime has taken in."""
 
 
@@ -67,6 +70,8 @@ def plan_of(config: DictConfig, choices: Mapping[str, Any], given: Given) -> Pla
         out=Path(str(plain["out"])),
         again=_switch(plain, "again"),
         debug=_switch(plain, "debug"),
+        images=_switch(plain["report"], "images", "report."),
+        command=command_of(config),
         config=OmegaConf.to_yaml({k: v for k, v in plain.items() if k not in OUTSIDE}),
         others=threats,
         private_name=given.private,
@@ -158,6 +163,12 @@ def bare_names(config: DictConfig, choices: Mapping[str, Any]) -> Names:
     return Names(**names, **own, defense=defense)
 
 
+def command_of(config: DictConfig) -> str:
+    """What to type for a run, or for the study that it is a row of."""
+    words = [str(word) for word in config.hydra.overrides.task]
+    return " ".join(["privbench", *(word for word in words if not word.startswith("+row/"))])
+
+
 def device_of(wanted: str) -> str:
     """``cpu`` or ``cuda``."""
     there = torch.cuda.is_available()
@@ -177,9 +188,9 @@ def _whole(plain: Mapping[str, Any], key: str, least: int) -> int:
     return value
 
 
-def _switch(plain: Mapping[str, Any], key: str) -> bool:
+def _switch(plain: Mapping[str, Any], key: str, within: str = "") -> bool:
     if not isinstance(plain[key], bool):
-        raise UsageError(f"{key}={plain[key]}; expected true or false")
+        raise UsageError(f"{within}{key}={plain[key]}; expected true or false")
     return bool(plain[key])
 
 

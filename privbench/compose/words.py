@@ -12,7 +12,7 @@ from privbench.plugins import Listing, hint, listing, search
 ONE_RUN = ("regime", "threat", "attack")
 """A word that names one of these makes it one run, not a study."""
 
-OBJECTS = ("data", "model", "crowd", "slicer", "regime", "threat", "attack", "defense")
+OBJECTS = ("data", "model", "crowd", "slicer", "regime", "threat", "attack", "defense", "sink")
 """Groups whose choices are objects: their settings need not stand in the yaml to be set."""
 
 WORD = re.compile(r"(?P<prefix>\+\+|\+|~)?(?P<key>[\w./@-]+)(?:=(?P<value>.*))?", re.DOTALL)

@@ -37,7 +37,7 @@ from privbench.contract.recipe import (
     steps_per_epoch,
 )
 from privbench.contract.threat import COLUMNS, GRANTS, PAIRS, Budget, Seat, Threat
-from privbench.contract.topology import Layer, Slice, Topology
+from privbench.contract.topology import Layer, Load, Slice, Topology, Traffic
 from privbench.contract.view import (
     Block,
     Fitted,
@@ -53,9 +53,9 @@ from privbench.contract.view import (
 __all__ = [
     "COLUMNS", "GOALS", "GRANTS", "GUESS_OF_GOAL", "HEADER_BYTES", "KINDS", "PAIRS", "ROW_KINDS",
     "TENSOR_KINDS", "Actor", "Attack", "Block", "Budget", "Federation", "Fit", "Fitted",
-    "GaussianMechanism", "Guess", "InversionGuess", "Knowledge", "Layer", "LearningDefense",
+    "GaussianMechanism", "Guess", "InversionGuess", "Knowledge", "Layer", "LearningDefense", "Load",
     "MembershipGuess", "Message", "MessageDefense", "Net", "Oracle", "Own", "Pairs", "Party",
     "PrivacyCost", "Public", "Recipe", "ReconstructionGuess", "Samples", "Seat", "Slice",
-    "Spec", "Threat", "Topology", "Trainer", "View", "Weights", "Wrapped", "batches", "block",
+    "Spec", "Threat", "Topology", "Traffic", "Trainer", "View", "Weights", "Wrapped", "batches", "block",
     "child_rng", "finite", "load_name", "no_rows", "spec_of", "steps_per_epoch",
 ]

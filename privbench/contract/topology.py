@@ -43,6 +43,29 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Load:
+    """What a device spends in one step at most, beside what it has."""
+
+    party: Party
+    flops: float  # FLOP a step
+    flops_budget: float
+    memory: float  # bytes
+    memory_budget: float
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of activations, partial sums and gradients between two parties, both ways together.
+
+    ``nbytes`` is the mean per training sample, without headers.
+    """
+
+    one: Party
+    other: Party
+    nbytes: float
+
+
+@dataclass(frozen=True)
 class Topology:
     """Who takes part and what is public about it.
 
@@ -56,6 +79,8 @@ class Topology:
         steps: number of training steps; ``steps_per_epoch`` of them make one pass.
         encrypted: link taps see sizes and times only.
         defenses: message defenses in force, in order; an adaptive attacker knows them.
+        loads: what each device spends, where devices have budgets.
+        traffic: what crosses between each two devices, where a crowd trains.
     """
 
     regime: str
@@ -68,6 +93,8 @@ class Topology:
     slices: tuple[Slice, ...] = ()
     encrypted: bool = False
     defenses: tuple[Spec, ...] = ()
+    loads: tuple[Load, ...] = ()
+    traffic: tuple[Traffic, ...] = ()
 
     def layer(self, name: str) -> Layer:
         """The layer of that name."""

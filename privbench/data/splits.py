@@ -39,6 +39,16 @@ class Opened:
     notices: tuple[str, ...]
     digest: str
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Records of each part, by name."""
+        people = self.population
+        parts = (people.train, people.held_out, people.auxiliary, self.evaluator)
+        names = ("members", "non-members", "auxiliary", "evaluator")
+        return {
+            name: len(part) for name, part in zip(names, parts, strict=True) if part is not None
+        }
+
 
 def open_population(source: DataSource, seed: int) -> Opened:
     """Split a data set.

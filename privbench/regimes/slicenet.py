@@ -34,6 +34,7 @@ from privbench.regimes.training import started, total_steps
 from privbench.slicenet.crowd import Crowd, Uniform
 from privbench.slicenet.engine import COORDINATOR, RELEASER, Simulated
 from privbench.slicenet.graph import Graph, trace
+from privbench.slicenet.ledger import loads_of, traffic_of
 from privbench.slicenet.problem import Problem, check_budgets, owner_flops, vertices_of
 from privbench.slicenet.slicers.base import Slicer
 from privbench.slicenet.slicers.greedy import Greedy
@@ -170,6 +171,8 @@ class SliceNet(Regime):
             layers=graph.layers,
             slices=slicing.slices(problem),
             defenses=tuple(spec_of(defense) for defense in wire.defenses),
+            loads=loads_of(problem, slicing),
+            traffic=traffic_of(problem, slicing),
         )
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import pandas as pd
 
 from privbench.errors import StorageError
 from privbench.report.columns import COLUMNS, SUMMARY
-from privbench.scoring.score import Score
+from privbench.report.crowd import CrowdFacts
+from privbench.report.pictures import load_pictures, save_pictures
+from privbench.scoring.score import Pictures, Roc, Score
 
-FORMAT = 1
+FORMAT = 2
 """Version of report.json; a reader refuses what it does not know."""
 
 
@@ -86,6 +88,8 @@ class Run:
     guess_hash: str = ""  # taken before the truth was opened
     worst_column: str = ""  # column of the worst seat, where it differs from the others'
     versions: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[str, int] = field(default_factory=dict)  # records of each part
+    command: str = ""  # what to type for this run
     config: str = ""
     notices: tuple[str, ...] = ()
 
@@ -96,6 +100,7 @@ class Report:
 
     ``status``: ``ok``, ``not_applicable``, ``same_as`` or ``failed``; ``reason`` says why.
     ``references`` are scores of methods that use the truth, never to be read as an attack's.
+    ``pictures`` lie in a file of their own and are no part of a report's equality.
     """
 
     names: Names
@@ -107,6 +112,9 @@ class Report:
     refusals: tuple[Refusal, ...] = ()
     target: Target = Target()
     run: Run = Run()
+    curves: tuple[Roc, ...] = ()
+    crowd: CrowdFacts | None = None
+    pictures: tuple[Pictures, ...] = field(default=(), compare=False)
 
     def table(self) -> pd.DataFrame:
         """One row a score (and one a refusal), with the columns of table.csv."""
@@ -117,15 +125,17 @@ class Report:
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def save(self, folder: Path) -> None:
-        """Write report.json and table.csv; a file is there whole or not at all.
+        """Write report.json, table.csv and the pictures; a file is there whole or not at all.
 
         Raises:
             StorageError: the folder cannot be written.
         """
-        facts = _strict({"format": FORMAT, **asdict(self)})
+        facts = _strict({"format": FORMAT, **asdict(replace(self, pictures=()))})
+        del facts["pictures"]
         text = json.dumps(facts, indent=1, default=str, allow_nan=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            save_pictures(self.pictures, folder)
             write_whole(folder / "table.csv", self.table().to_csv(index=False))
             write_whole(folder / "report.json", text + "\n")
         except OSError as cause:
@@ -135,8 +145,8 @@ class Report:
             ) from cause
 
     @classmethod
-    def load(cls, file: Path) -> Report:
-        """Read a report.json.
+    def load(cls, file: Path, pictures: bool = True) -> Report:
+        """Read a report.json, and the pictures beside it unless they are not wanted.
 
         Raises:
             StorageError: it is damaged, or of another format.
@@ -157,6 +167,9 @@ class Report:
                 refusals=tuple(Refusal(**refusal) for refusal in facts.pop("refusals")),
                 target=Target(**facts.pop("target")),
                 run=_run(facts.pop("run")),
+                curves=tuple(_curve(curve) for curve in facts.pop("curves")),
+                crowd=CrowdFacts.read(facts.pop("crowd")),
+                pictures=load_pictures(file.parent) if pictures else (),
                 **facts,
             )
         except (OSError, ValueError, TypeError, KeyError) as cause:
@@ -219,6 +232,11 @@ def _score(facts: dict[str, Any]) -> Score:
     """A score as stored."""
     numbers = {name: float(facts[name]) for name in ("value", "low", "high", "blind")}
     return Score(**{**facts, **numbers})
+
+
+def _curve(facts: dict[str, Any]) -> Roc:
+    """A curve as stored."""
+    return Roc(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()})
 
 
 def _run(facts: dict[str, Any]) -> Run:

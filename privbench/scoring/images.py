@@ -8,6 +8,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from privbench.scoring.score import Pictures
+
+SHOWN = 6  # images of a seat that a report keeps
 CAP = 100.0  # dB; an exact copy has no error to take the logarithm of
 SMALLEST = 11  # pixels: side of the window of SSIM
 
@@ -35,6 +38,19 @@ def ssim(x: Float[Tensor, "n ..."], y: Float[Tensor, "n ..."]) -> np.ndarray | N
     if isinstance(found, tuple):
         found = found[0]
     return found.double().reshape(-1).numpy()
+
+
+def pictured(
+    seat: str,
+    true: Float[Tensor, "n ..."],
+    guess: Float[Tensor, "n ..."],
+    blind: Float[Tensor, "n ..."],
+) -> Pictures | None:
+    """The first images as bytes; None where records are no images of one or three channels."""
+    if true.ndim != 4 or true.shape[1] not in (1, 3) or not len(true):
+        return None
+    shown = (x[:SHOWN].float().clamp(0, 1).mul(255).round() for x in (true, guess, blind))
+    return Pictures(seat, *(x.to(torch.uint8).numpy() for x in shown))
 
 
 def identified(

@@ -7,7 +7,7 @@ from torch import nn
 
 from privbench.contract import InversionGuess, Samples
 from privbench.errors import PluginError
-from privbench.scoring import statistics
+from privbench.scoring import images, statistics
 from privbench.scoring.evaluator import judged
 from privbench.scoring.prior import blind_images
 from privbench.scoring.score import Measured, Score, SeatResult
@@ -39,18 +39,21 @@ def score_inversion(
     labels = torch.arange(classes)
     hits = (judged(evaluator, guess.x, device) == labels).double()
     blind = [
-        (float((judged(evaluator, image.x, device) == labels).double().mean()), image.name)
+        (float((judged(evaluator, image.x, device) == labels).double().mean()), image)
         for image in blind_images(Samples(prior.x), labels)
     ]
-    value, name = max(blind)
-    score = _score(seat, hits, value, name, "")
+    value, image = max(blind, key=lambda pair: (pair[0], pair[1].name))
+    score = _score(seat, hits, value, image.name, "")
     found = torch.zeros(classes, dtype=torch.float64)
     seen = judged(evaluator, prior.x, device)
     if prior.y is not None:
         found[seen[seen == prior.y].unique()] = 1.0
     method = "an auxiliary record that the evaluator calls the class"
     measured = Measured("evaluator_top1", labels.numpy(), hits.numpy())
-    return SeatResult(seat, (score,), (measured,), (_score(seat, found, value, name, method),))
+    reference = _score(seat, found, value, image.name, method)
+    means = blind_images(prior, labels)[-1]  # of each class, where the prior has labels
+    shown = images.pictured(seat, means.x, guess.x.cpu(), image.x)
+    return SeatResult(seat, (score,), (measured,), (reference,), shown)
 
 
 def _score(seat: str, hits: torch.Tensor, blind: float, name: str, method: str) -> Score:

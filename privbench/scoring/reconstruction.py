@@ -124,7 +124,10 @@ def score_reconstruction(
     note = _note(values, assigned.made, bench)
     scores = tuple(_score(seat, metric, v, bars, note, bench.rng) for metric, v in values.items())
     measured = tuple(Measured(metric, sample.numpy(), v) for metric, v in values.items())
-    return SeatResult(seat, scores, measured, _references(seat, true.x, bench, sample, bars))
+    references = _references(seat, true.x, bench, sample, bars)
+    first = sample.argsort()  # the same records for every seat that saw them; not the best ones
+    shown = images.pictured(seat, true.x[first], x[first], fallback.x[first])
+    return SeatResult(seat, scores, measured, references, shown)
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,6 +85,42 @@ class Measured:
     threshold: float | None = None
 
 
+@dataclass(frozen=True)
+class Roc:
+    """True against false positive rate of one seat's membership scores.
+
+    Args:
+        seat: its name.
+        fpr: rising, from one non-member in all to 1.
+        tpr, low, high: rate at each, and its 95 % band (point by point).
+        reliable_from: least ``fpr`` at which the threshold rests on ten non-members or more.
+    """
+
+    seat: str
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    reliable_from: float
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Some images beside what a seat made of them. Private, where the goal is reconstruction.
+
+    Args:
+        seat: its name.
+        true: the images that were to be found, ``(k, channels, height, width)``, bytes. Of model
+            inversion, the mean image of each class.
+        guess: what the attack gave; ``blind``: the best guess without the view.
+    """
+
+    seat: str
+    true: np.ndarray
+    guess: np.ndarray
+    blind: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class SeatResult:
     """Everything measured about one seat's guess.
@@ -94,9 +130,11 @@ class SeatResult:
         scores: headline first.
         measured: the records behind those scores that can be summed up over seats.
         references: scores of methods that use the truth, under ``method``.
+        pictures: some of the images, where records are images.
     """
 
     seat: str
     scores: tuple[Score, ...]
     measured: tuple[Measured, ...] = ()
     references: tuple[Score, ...] = ()
+    pictures: Pictures | None = None

@@ -17,6 +17,8 @@ from scipy import stats
 
 DRAWS = 1_000  # bootstrap resamples
 CHUNK = 2_000_000  # numbers held at once while resampling
+BAND_DRAWS = 200  # of a whole curve
+EXPECTED = 10  # non-members above a threshold, for resampling to say where it lies
 FEW = 8  # victims below which the interval of a mean is not trusted
 
 
@@ -165,7 +167,7 @@ def tpr_interval(
         return Interval(value, 0.0, 1.0, False)
     tied = _tied(negative, fpr)
     note = f"{tied} non-members tie at the threshold, broken at random" if tied > 1 else ""
-    if len(negative) * fpr < 10:
+    if len(negative) * fpr < EXPECTED:
         low, high = _order_band(positive, negative, fpr)
         return Interval(value, low, high, False, note)
 
@@ -178,6 +180,30 @@ def tpr_interval(
         exact = clopper_pearson(round(value * len(positive)), len(positive))
         low, high = exact.low, exact.high
     return Interval(value, low, high, True, note)
+
+
+def tpr_band(
+    scores: np.ndarray, member: np.ndarray, rates: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """True positive rate at many false positive rates: value, low and high, ``(rates, 3)``.
+
+    Intervals hold at each rate by itself, made as ``tpr_interval`` does, from one set of resamples.
+    """
+    positive, negative = np.sort(scores[member])[::-1], np.sort(scores[~member])[::-1]
+    inner = counts(len(negative), BAND_DRAWS, rng)
+    outer = counts(len(positive), BAND_DRAWS, rng)
+    found = []
+    for rate in rates.tolist():
+        if rate >= 1:  # every record passes
+            found.append((1.0, 1.0, 1.0))
+            continue
+        value = tpr_at(scores, member, rate)
+        if len(negative) * rate < EXPECTED:
+            low, high = _order_band(positive, negative, rate)
+        else:
+            low, high = percentiles(_tpr(positive, negative, outer, inner, rate))
+        found.append((value, min(low, value), max(high, value)))
+    return np.array(found)
 
 
 def balanced_accuracy(scores: np.ndarray, member: np.ndarray, threshold: float) -> Interval:
