@@ -10,14 +10,9 @@ import torch
 
 from privbench.contract import Party, Seat, Threat, Topology
 from privbench.errors import UsageError
+from privbench.threats.knowledge import KNOWN, from_start
 
-KNOWN = frozenset({"candidates", "auxiliary", "recipe"})
 TRAFFIC = ("activation", "partial_sum", "gradient", "stem_weights", "tail_weights")
-
-
-def from_start(steps: str) -> frozenset[str]:
-    """Initial weights are public, so who looks at step 0 knows the whole network there."""
-    return frozenset({"initial_weights"}) if steps.startswith(("first", "all")) else frozenset()
 
 
 def _hosts(topology: Topology) -> tuple[Party, ...]:

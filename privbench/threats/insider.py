@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from privbench.contract import Seat, Threat, Topology
 from privbench.errors import UsageError
-
-KNOWN = frozenset({"candidates", "auxiliary", "recipe"})
+from privbench.threats.knowledge import KNOWN
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,13 @@
-"""Eavesdroppers: one link, or every link. On an encrypted wire they see sizes and times alone."""
+"""Eavesdroppers: on one link each, or on all. On an encrypted wire they see sizes and times alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from privbench.contract import KINDS, Seat, Threat, Topology
+from privbench.contract import KINDS, Party, Seat, Threat, Topology
 from privbench.errors import UsageError
-
-KNOWN = frozenset({"candidates", "auxiliary", "recipe"})
+from privbench.threats.knowledge import KNOWN, from_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +27,32 @@ class Wire(Threat):
 
 @dataclass(frozen=True, kw_only=True)
 class Link(Threat):
-    """Taps the link between two devices.
+    """Taps the link between two devices. Every link that carries activations is a seat of its own.
+
+    It knows no weights but the public initial ones, so it can decode what it sees at step 0
+    (``threat.steps=first:N``), and later steps as far as the weights have not moved on.
 
     Args:
-        link: numbers of the two devices, for example ``[3, 7]``.
+        link: numbers of two devices, for example ``[3, 7]``: that link alone; None = every link.
     """
 
     name: ClassVar[str] = "link"
     kinds: ClassVar[tuple[str, ...]] = KINDS
 
-    link: tuple[int, int] = (0, 1)
+    link: tuple[int, int] | None = None
 
     def seats(self, topology: Topology) -> tuple[Seat, ...]:
-        """The one seat on that link."""
+        """A seat on each link."""
+        grants = KNOWN | from_start(self.steps)
+        pairs = "prefix" if "initial_weights" in grants else "none"
+        return tuple(
+            Seat(f"{one}–{other}", "network", links=((one, other),), grants=grants, pairs=pairs)
+            for one, other in self._links(topology)
+        )
+
+    def _links(self, topology: Topology) -> tuple[tuple[Party, Party], ...]:
+        if self.link is None:
+            return tuple((each.one, each.other) for each in topology.traffic)
         one, other = (f"device-{number}" for number in self.link)
         devices = [party for party in topology.parties if party.startswith("device-")]
         for party in (one, other):
@@ -49,6 +61,4 @@ class Link(Threat):
                     f"threat.link={list(self.link)}: there is no '{party}'; "
                     f"devices are 0 to {len(devices) - 1}"
                 )
-        if not devices:
-            return ()
-        return (Seat(f"{one}–{other}", "network", links=((one, other),), grants=KNOWN),)
+        return ((one, other),) if devices else ()

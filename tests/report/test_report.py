@@ -8,6 +8,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -34,11 +35,29 @@ def test_the_columns_are_those_that_were_published(report: Report) -> None:
 
 def test_it_comes_back_from_disk_whole(report: Report, tmp_path: Path) -> None:
     report.save(tmp_path / "run")
-    assert Report.load(tmp_path / "run" / "report.json") == report
+    again = Report.load(tmp_path / "run" / "report.json")
+    assert again == report
+    (kept,), (first,) = again.pictures, report.pictures
+    assert kept.seat == first.seat
+    for part in ("true", "guess", "blind"):
+        assert np.array_equal(getattr(kept, part), getattr(first, part))
     table = pd.read_csv(tmp_path / "run" / "table.csv")
     assert ", ".join(table.columns) == PUBLISHED
     assert len(table) == 2
     assert not [file for file in (tmp_path / "run").iterdir() if file.name.startswith(".")]
+
+
+def test_pictures_lie_in_a_file_of_their_own(report: Report, tmp_path: Path) -> None:
+    report.save(tmp_path)
+    file = tmp_path / "pictures.safetensors"
+    assert "pictures" not in json.loads((tmp_path / "report.json").read_text())
+    assert Report.load(tmp_path / "report.json", pictures=False).pictures == ()
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(StorageError, match=r"no whole pictures.*again=true"):
+        Report.load(tmp_path / "report.json")
+    replace(report, pictures=()).save(tmp_path)
+    assert not file.exists()
+    assert Report.load(tmp_path / "report.json").pictures == ()
 
 
 def test_numbers_that_are_none_come_back(report: Report, tmp_path: Path) -> None:
@@ -76,7 +95,7 @@ def test_a_report_of_another_format_is_refused(report: Report, tmp_path: Path) -
     report.save(tmp_path)
     file = tmp_path / "report.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
-    with pytest.raises(StorageError, match="has report format 99, this privbench reads 1"):
+    with pytest.raises(StorageError, match="has report format 99, this privbench reads 2"):
         Report.load(file)
 
 

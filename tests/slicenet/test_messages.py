@@ -12,6 +12,7 @@ from privbench.regimes.slicenet import SliceNet
 from privbench.regimes.training import train
 from privbench.slicenet.crowd import Uniform
 from privbench.slicenet.graph import trace
+from privbench.slicenet.ledger import loads_of, traffic_of
 from privbench.slicenet.links import OWNER, Links
 from privbench.slicenet.problem import Slicing, volume
 from privbench.slicenet.router import CrowdRouter
@@ -48,6 +49,13 @@ def test_the_volume_is_what_the_ledger_counts_in_an_epoch(tiling, spec, shape):
     hosts = tuple(int(piece.party.split("-")[1]) for piece in told.trained.topology.slices)
     cut = [m for m in told.tap.cut() if m.kind in TRAFFIC]
     payload = sum(m.nbytes - HEADER_BYTES for m in cut)
+    assert traffic_of(problem, Slicing(hosts)) == told.trained.topology.traffic
+    for each in told.trained.topology.traffic:
+        crossed = [m for m in cut if {m.sender, m.receiver} == {each.one, each.other}]
+        bare = sum(m.nbytes - HEADER_BYTES for m in crossed)
+        assert each.nbytes * sum(sizes) == pytest.approx(bare, rel=0.5)  # shares of rows are means
+    total = sum(each.nbytes for each in told.trained.topology.traffic)
+    assert total == pytest.approx(volume(problem, Slicing(hosts)), rel=1e-12)
     assert payload == volume(problem, Slicing(hosts)) * sum(sizes)
     headed = sum(told.wire.bytes[kind] for kind in TRAFFIC)
     assert headed == payload + HEADER_BYTES * len(cut)
@@ -232,3 +240,31 @@ def test_shares_of_the_volume_count_the_rows_of_others():
     assert problem.shares == (Fraction(3, 4), Fraction(1, 4))
     all_on_one = Slicing((1,) * len(problem.vertices))
     assert volume(problem, all_on_one) == 2 * 0.75 * (12 + 6) * problem.element
+
+
+def test_traffic_counts_each_owner_for_its_share_of_rows():
+    told = trained(regime(devices=2), mlp(9, 12, 8, 6, 4), (1, 3, 3), taps=False)
+    graph = trace(told.trained.net.module(), (1, 3, 3))
+    problem = regime(devices=3).problem(graph, told.trained.recipe, [30, 20, 10])
+    all_on_one = Slicing((1,) * len(problem.vertices))
+    found = {(each.one, each.other): each.nbytes for each in traffic_of(problem, all_on_one)}
+    both_ways = 2 * (12 + 6) * problem.element
+    assert found == {
+        ("device-0", "device-1"): pytest.approx(both_ways / 2),
+        ("device-1", "device-2"): pytest.approx(both_ways / 6),
+    }
+
+
+def test_loads_are_what_budgets_are_checked_against():
+    told = trained(regime(), CONV, (1, 8, 8), taps=False, dtype=torch.float32)
+    graph = trace(told.trained.net.module(), (1, 8, 8))
+    sizes = [len(share) for share in told.population.shares]
+    problem = regime().problem(graph, told.trained.recipe, sizes)
+    hosts = tuple(int(piece.party.split("-")[1]) for piece in told.trained.topology.slices)
+    loads = told.trained.topology.loads
+    assert loads == loads_of(problem, Slicing(hosts))
+    assert [load.party for load in loads] == list(problem.parties)
+    for number, load in enumerate(loads):
+        hosted = Slicing(hosts).hosted(number)
+        assert load.flops == problem.flops(number, hosted) <= load.flops_budget
+        assert load.memory == problem.memory(number, hosted) <= load.memory_budget

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from privbench.contract import Layer, Net, Slice, Spec, Topology
+from privbench.contract import Layer, Net, Slice, Spec, Topology, Traffic
 
 NET = Net(Spec("privbench.models.mlp.Mlp", {"widths": [4, 4, 4, 4, 2]}))
 
@@ -32,7 +32,11 @@ def crowd() -> Topology:
     )
     devices = tuple(f"device-{i}" for i in range(4))
     parties = (*devices, "coordinator", "releaser")
-    return Topology("slicenet", parties, devices[:3], NET, 8, 4, layers=layers, slices=slices)
+    pairs = (("device-0", "device-1"), ("device-1", "device-3"))
+    traffic = tuple(Traffic(*pair, 8.0) for pair in pairs)
+    return Topology(
+        "slicenet", parties, devices[:3], NET, 8, 4, layers=layers, slices=slices, traffic=traffic
+    )
 
 
 @pytest.fixture(scope="session")

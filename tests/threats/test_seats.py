@@ -21,7 +21,7 @@ PLACES = [
     (Hosts(), "slicenet", ("1 of 3 hosts",), "peer"),
     (Coordinator(), "slicenet", ("coordinator",), "infrastructure"),
     (Owner(), "slicenet", ("device-0", "device-1", "device-2"), "peer"),
-    (Link(), "slicenet", ("device-0–device-1",), "network"),
+    (Link(link=(0, 1)), "slicenet", ("device-0–device-1",), "network"),
     (Trainer(), "centralized", ("trainer",), "infrastructure"),
     (Server(), "fedavg", ("server",), "infrastructure"),
     (Client(), "fedavg", ("client-0", "client-1", "client-2"), "peer"),
@@ -153,6 +153,26 @@ def test_a_link_is_one_link(crowd: Topology) -> None:
     assert not seat.sees("device-0", "coordinator")
     assert seat.grants == PUBLIC
     assert seat.pairs == "none"
+
+
+def test_every_link_that_carries_something_is_a_seat(every: dict[str, Topology]) -> None:
+    seats = Link().seats(every["slicenet"])
+    assert [seat.links for seat in seats] == [
+        (("device-0", "device-1"),),
+        (("device-1", "device-3"),),
+    ]
+    assert {seat.pairs for seat in seats} == {"none"}
+    assert Link().seats(every["fedavg"]) == ()
+
+
+def test_a_link_knows_the_public_initial_weights_where_it_looks_from_the_start(
+    crowd: Topology,
+) -> None:
+    for steps, pairs in (("first:2", "prefix"), ("all", "prefix"), ("last:2", "none")):
+        for seat in Link(steps=steps).seats(crowd):
+            assert seat.pairs == pairs
+            assert ("initial_weights" in seat.grants) == (pairs == "prefix")
+            assert "prefix_weights" not in seat.grants
 
 
 def test_no_threat_that_listens_may_tamper() -> None:
