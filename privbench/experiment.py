@@ -21,7 +21,9 @@ from privbench.contract import (
     Spec,
     View,
     child_rng,
+    counted,
     spec_of,
+    stage,
 )
 from privbench.data.splits import Opened, open_population
 from privbench.equality import as_reference
@@ -89,7 +91,8 @@ def carry_out(plan: Plan, opened: Opened | None = None) -> Report:
 
 def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
     store = Store(plan.out)
-    target = target_of(plan, opened, store)
+    with stage("training"):
+        target = target_of(plan, opened, store)
     seats, refusals = seats_of(plan, target.topology, opened)
     report = Report(
         plan.names,
@@ -114,12 +117,15 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
     if not bare:
         return replace(report, status="not_applicable", reason=idle[0].reason)
     started = time.perf_counter()
-    views = [fitted(plan, view, seal, store) for view in bare]
+    with stage("fits"):
+        views = [fitted(plan, view, seal, store) for view in bare]
     oracle = oracle_of(plan, target, seats[0])
-    guesses = seal.attack(spec_of(plan.attack), views, attack_seed(plan), oracle)
+    with stage("attack"):
+        guesses = seal.attack(spec_of(plan.attack), views, attack_seed(plan), oracle)
     seconds = time.perf_counter() - started
     guess_hash = fingerprint(tuple(guesses))  # before the truth is opened
-    results = scored(plan, opened, views, guesses)
+    with stage("scoring"):
+        results = scored(plan, opened, views, guesses)
     models = [int(fit.facts.get("models", 0)) for view in views for fit in view.fitted]
     return replace(
         report,
@@ -196,7 +202,7 @@ def scored(
             victims=view.victims,
             seen=rows_of(view.messages, plan.attack.reads),
         )
-        for view, guess in zip(views, guesses, strict=True)
+        for view, guess in counted(list(zip(views, guesses, strict=True)))
     ]
 
 

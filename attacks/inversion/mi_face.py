@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privbench.contract import Attack, InversionGuess, Net, View
+from privbench.contract import Attack, InversionGuess, Net, View, counted
 from privbench.errors import NotApplicable, UsageError
 from privbench.toolkit.priors import GREY, expected
 
@@ -84,7 +84,7 @@ class MiFace(Attack):
         least = torch.full((classes,), torch.inf, device=first.device)
         waited = torch.zeros_like(every)
         going = torch.ones_like(every, dtype=torch.bool)
-        for _ in range(self.steps):
+        for _ in counted(range(self.steps)):
             x.requires_grad_()
             cost = -module(x).log_softmax(dim=1)[every, every]
             (slope,) = torch.autograd.grad(cost.sum(), x)

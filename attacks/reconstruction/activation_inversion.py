@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from privbench.contract import Attack, Guess, ReconstructionGuess, View
+from privbench.contract import Attack, Guess, ReconstructionGuess, View, counted
 from privbench.errors import NotApplicable
 from privbench.toolkit.prefix import Prefix, Prefixes, stack
 from privbench.toolkit.priors import expected, is_image, variation_slope
@@ -120,7 +120,7 @@ class ActivationInversion(Attack):
         x = start[:, None].repeat(1, ROWS, *(1 for _ in start.shape[1:]))
         images = is_image(start.shape[1:])
         mean, square = torch.zeros_like(x), torch.zeros_like(x)
-        for step in range(self.steps):
+        for step in counted(range(self.steps)):
             x.requires_grad_()
             error = (weight * (function(x) - target)).square().sum()
             (slope,) = torch.autograd.grad(error, x)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from privbench.contract import Attack, Guess, ReconstructionGuess, View, child_rng
+from privbench.contract import Attack, Guess, ReconstructionGuess, View, child_rng, counted
 from privbench.errors import NotApplicable
 from privbench.toolkit.labels import label_counts
 from privbench.toolkit.priors import expected, is_image, variation_slope
@@ -171,7 +171,7 @@ class GradientInversion(Attack):
             labels = torch.stack([job.labels for job in jobs if job.labels is not None]).to(device)
         images, pixels = is_image(x.shape[2:]), x[0, 0].numel()
         adam_x, adam_labels = _Adam(x), _Adam(labels)
-        for step in range(self.steps):
+        for step in counted(range(self.steps)):
             rate = self.rate * 0.1 ** sum(step >= self.steps * k / 8 for k in (3, 5, 7))
             x.requires_grad_()
             if soft:

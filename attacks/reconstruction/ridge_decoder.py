@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privbench.contract import Attack, Guess, ReconstructionGuess, View, child_rng
+from privbench.contract import Attack, Guess, ReconstructionGuess, View, child_rng, counted
 from privbench.errors import NotApplicable
 from privbench.toolkit.prefix import Prefix, Prefixes
 from privbench.toolkit.priors import expected
@@ -61,7 +61,7 @@ class RidgeDecoder(Attack):
         """Seats that see the same units under the same weights share their decoders."""
         guesses: list[Guess] = []
         before: _Decoding | None = None
-        for view in views:
+        for view in counted(views):
             before = _Decoding(view, child_rng(rng, view.seat.name), before)
             guesses.append(before.guess())
         return guesses

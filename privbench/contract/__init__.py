@@ -21,6 +21,7 @@ from privbench.contract.message import (
     Party,
     no_rows,
 )
+from privbench.contract.progress import Tell, counted, stage, told, watching
 from privbench.contract.recipe import (
     Federation,
     GaussianMechanism,
@@ -56,6 +57,7 @@ __all__ = [
     "GaussianMechanism", "Guess", "InversionGuess", "Knowledge", "Layer", "LearningDefense", "Load",
     "MembershipGuess", "Message", "MessageDefense", "Net", "Oracle", "Own", "Pairs", "Party",
     "PrivacyCost", "Public", "Recipe", "ReconstructionGuess", "Samples", "Seat", "Slice",
-    "Spec", "Threat", "Topology", "Traffic", "Trainer", "View", "Weights", "Wrapped", "batches", "block",
-    "child_rng", "finite", "load_name", "no_rows", "spec_of", "steps_per_epoch",
+    "Spec", "Tell", "Threat", "Topology", "Traffic", "Trainer", "View", "Weights", "Wrapped",
+    "batches", "block", "child_rng", "counted", "finite", "load_name", "no_rows", "spec_of",
+    "stage", "steps_per_epoch", "told", "watching",
 ]

@@ -12,6 +12,7 @@ import torch
 
 from privbench.contract.guess import Guess
 from privbench.contract.message import Message
+from privbench.contract.progress import counted
 from privbench.contract.recipe import child_rng
 from privbench.contract.threat import Budget
 from privbench.contract.view import Fitted, Own, Public, View, Weights
@@ -91,7 +92,7 @@ class Attack(ABC):
 
     def run_all(self, views: Sequence[View], rng: torch.Generator) -> list[Guess]:
         """One guess a view. Override to share work; the result must equal seat by seat."""
-        return [self.run(view, child_rng(rng, view.seat.name)) for view in views]
+        return [self.run(view, child_rng(rng, view.seat.name)) for view in counted(views)]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from privbench.contract import Federation, Net, Recipe, Samples, child_rng, finite
+from privbench.contract import Federation, Net, Recipe, Samples, child_rng, counted, finite
 from privbench.errors import UsageError
 from privbench.regimes.training import Learner, started
 
@@ -88,7 +88,7 @@ def federate(
     weights = [len(share) / len(samples) for share in shares]
     model = start.net.module().to(samples.x)
     state = _floating(model.state_dict())
-    for number in range(federation.rounds):
+    for number in counted(range(federation.rounds)):
         drawn = [[learner.draw() for _ in range(federation.local_steps)] for learner in learners]
         work = [
             Work(k, tuple(share[batch] for batch in batches))

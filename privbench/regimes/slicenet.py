@@ -21,6 +21,7 @@ from privbench.contract import (
     Topology,
     batches,
     child_rng,
+    counted,
     finite,
     load_name,
     spec_of,
@@ -191,7 +192,7 @@ def _run(
         owner_of[share] = number
     order = batches(recipe, len(samples), child_rng(rng, "batches"))
     visits = 0
-    for step in range(steps):
+    for step in counted(range(steps)):
         positions = next(order)
         population.note(step, positions)
         engine.step(step, samples[positions.to(samples.x.device)], owner_of[positions])

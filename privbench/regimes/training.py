@@ -19,6 +19,7 @@ from privbench.contract import (
     Samples,
     batches,
     child_rng,
+    counted,
     finite,
     load_name,
     steps_per_epoch,
@@ -141,7 +142,7 @@ class Training:
         self._net = recipe.net
 
     def __iter__(self) -> Iterator[Step]:
-        for number in range(self.steps):
+        for number in counted(range(self.steps)):
             step = Step(number, self.learner.draw())
             yield step
             self.learner.learn(step.positions)

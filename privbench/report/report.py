@@ -236,7 +236,8 @@ def _score(facts: dict[str, Any]) -> Score:
 
 def _curve(facts: dict[str, Any]) -> Roc:
     """A curve as stored."""
-    return Roc(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()})
+    lines = {name: tuple(facts.pop(name)) for name in ("fpr", "tpr", "low", "high")}
+    return Roc(**facts, **lines)
 
 
 def _run(facts: dict[str, Any]) -> Run:

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, NoReturn
 import torch
 from torch import Tensor
 
+from privbench.contract import watching
 from privbench.errors import AttackError
 from privbench.seal.job import Failure, Job, carry_out
 from privbench.wire import codec
@@ -121,7 +122,8 @@ def _do(request: dict[str, Any], pipe: _Pipe) -> NoReturn:
         sys.path[:] = request["path"]
         job = Job.load(folder)
         _prepare(job)
-        carry_out(job, folder, _Queries(folder, pipe))
+        with watching(lambda _, done, total: pipe.write(progress=[done, total])):
+            carry_out(job, folder, _Queries(folder, pipe))
         code = 0
     except BaseException as error:  # noqa: BLE001 - whatever it is, the harness is told
         Failure.of(error).save(folder)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from privbench.contract import told
 from privbench.errors import AttackError, PrivbenchError
 
 _START = (
@@ -64,6 +65,9 @@ class Helper:
                     line = self._read()
                     if "done" in line:
                         return int(line["done"])
+                    if "progress" in line:
+                        told(*line["progress"])
+                        continue
                     self._write(_answered(answer, line))
             except BaseException:
                 self.close()  # it and we no longer agree on whose turn it is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from fractions import Fraction
 from math import prod
 
@@ -25,7 +25,7 @@ def loads_of(problem: Problem, slicing: Slicing) -> tuple[Load, ...]:
 def traffic_of(problem: Problem, slicing: Slicing) -> tuple[Traffic, ...]:
     """Bytes per sample between each two devices; all together they are the ``volume``."""
     links = Links(problem.layers, slicing.slices(problem))
-    numbers: Counter[tuple[Party, Party]] = Counter()
+    numbers: defaultdict[tuple[Party, Party], Fraction] = defaultdict(Fraction)
     for layer in links.travelling:
         size = prod(layer.shape[1:])
         for link in links.links(layer.name):
@@ -36,7 +36,7 @@ def traffic_of(problem: Problem, slicing: Slicing) -> tuple[Traffic, ...]:
             reducer = links.reducer(layer.name)
             for host in links.hosts(layer.name):
                 if host != reducer:
-                    numbers[_pair(host, reducer)] += Fraction(vertex.output)
+                    numbers[_pair(host, reducer)] += vertex.output
     order = {party: place for place, party in enumerate(problem.parties)}
     found = sorted(numbers.items(), key=lambda item: [order[party] for party in item[0]])
     return tuple(

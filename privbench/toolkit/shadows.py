@@ -8,7 +8,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from privbench.contract import Fit, Fitted, Knowledge, Net, Recipe, Samples, child_rng, load_name
+from privbench.contract import (
+    Fit,
+    Fitted,
+    Knowledge,
+    Net,
+    Recipe,
+    Samples,
+    child_rng,
+    counted,
+    load_name,
+)
 from privbench.errors import NotApplicable, UsageError
 from privbench.toolkit.stacked import Stacked, stackable, train_stacked
 
@@ -142,6 +152,6 @@ def _one_by_one(
 ) -> Stacked:
     """The road for every recipe that cannot be stacked: the target's own trainer, called again."""
     train = load_name(trainer)
-    nets = [train(recipe, pool[mine], rng) for mine, rng in zip(member, rngs, strict=True)]
+    nets = [train(recipe, pool[member[i]], rngs[i]) for i in counted(range(len(rngs)))]
     states = [net.weights or {} for net in nets]
     return Stacked({name: torch.stack([s[name] for s in states]) for name in states[0]})

@@ -8,7 +8,15 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, optim
 
-from privbench.contract import Recipe, Samples, batches, child_rng, load_name, steps_per_epoch
+from privbench.contract import (
+    Recipe,
+    Samples,
+    batches,
+    child_rng,
+    counted,
+    load_name,
+    steps_per_epoch,
+)
 from privbench.errors import TrainingError
 from privbench.toolkit.chain import Link
 from privbench.toolkit.copies import Copies
@@ -66,7 +74,7 @@ class Together:
         epoch = steps_per_epoch(recipe, size)
         total = recipe.epochs * epoch
         total = total if recipe.steps is None else min(total, recipe.steps)
-        for done in range(0, total, epoch):
+        for done in counted(range(0, total, epoch)):
             steps = min(epoch, total - done)
             self._run(copies, optimizer, orders, self.records, steps, noises)
         return [copies.state(place) for place in range(len(self.rngs))]
@@ -149,7 +157,7 @@ class Together:
         states = [start for start in self.starts for _ in clients]
         copies = Copies(self.links, states, self.x.device)
         sizes = torch.tensor([float(len(share)) for share in shares], device=self.x.device)
-        for _ in range(federation.rounds):
+        for _ in counted(range(federation.rounds)):
             optimizer = _optimizer(self.recipe, copies)
             self._run(copies, optimizer, orders, shares, federation.local_steps, noises)
             copies.average(sizes.view(len(self.rngs), len(clients)))
