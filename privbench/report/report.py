@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -17,6 +17,9 @@ from privbench.report.columns import COLUMNS, SUMMARY
 from privbench.report.crowd import CrowdFacts
 from privbench.report.pictures import load_pictures, save_pictures
 from privbench.scoring.score import Pictures, Roc, Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMAT = 2
 """Version of report.json; a reader refuses what it does not know."""
@@ -123,6 +126,36 @@ class Report:
         if not rows:
             rows = [self._row(verdict=self.status.replace("_", " "))]
         return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def leakage_map(self) -> Figure:
+        """The sliced network and its devices, coloured by what each can find out (matplotlib).
+
+        Raises:
+            UsageError: no network was sliced, or no single device attacked.
+        """
+        from privbench.report import plots
+
+        return plots.leakage_map(self).figure
+
+    def roc(self) -> Figure:
+        """True against false positive rate of a membership attack (matplotlib).
+
+        Raises:
+            UsageError: the run has no curve.
+        """
+        from privbench.report import plots
+
+        return plots.roc([self]).figure
+
+    def reconstructions(self) -> Figure:
+        """Originals, rebuilt and guessed images: private, where records were rebuilt (matplotlib).
+
+        Raises:
+            UsageError: the run kept no images.
+        """
+        from privbench.report import plots
+
+        return plots.reconstructions(self).figure
 
     def save(self, folder: Path) -> None:
         """Write report.json, table.csv and the pictures; a file is there whole or not at all.
