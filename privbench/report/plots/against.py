@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ from privbench.report.plots.style import (
     GRID,
     MARKS,
     MUTED,
-    SMALL,
+    PAPER,
     TEXT,
     house_style,
     look,
@@ -31,7 +32,9 @@ from privbench.scoring.score import Score
 from privbench.scoring.statistics import clopper_pearson
 
 LABELS = 24  # points of one panel that are named
+NAME = 64  # characters of a name
 LINE = 0.135  # inches a label takes
+ABOVE, BELOW = 0.46, 0.42  # inches: title of a panel with the ticks of the one above; the last axis
 AXIS = {"accuracy": "test accuracy of the model", "bytes_per_sample": "kB sent per training sample"}
 TITLE = {
     "accuracy": "Leakage against accuracy",
@@ -63,15 +66,16 @@ def against(reports: Sequence[Report], column: str) -> Drawing:
         raise UsageError(f"no run here has both a score and {column}: nothing to draw against it")
     goals = list(dict.fromkeys((p.score.goal, p.score.metric) for p in points))
     panels = [[p for p in points if (p.score.goal, p.score.metric) == goal] for goal in goals]
-    talls = [max(1.7, LINE * min(len(panel), LABELS) + 0.2) for panel in panels]
+    talls = [max(1.5, LINE * (min(len(panel), LABELS) + 1) + 0.1) for panel in panels]
     regimes = [point.report.names.regime for point in points]
     with house_style():
-        figure = new_figure(sum(talls) + 0.72 * len(panels) + 0.05)
-        top = sum(talls) + 0.72 * len(panels) - 0.2
+        figure = new_figure(sum(talls) + ABOVE * len(panels) + BELOW)
+        top = sum(talls) + ABOVE * len(panels) + BELOW
         for shown, tall in zip(panels, talls, strict=True):
-            axes = panel(figure, 0.62, top - tall, 3.5, tall)
-            _panel(axes, shown, column, regimes)
-            top -= tall + 0.72
+            top -= tall + ABOVE
+            axes = panel(figure, 0.5, top, 3.1, tall)
+            _scales(axes, points, column, last=shown is panels[-1])
+            _panel(axes, shown, regimes)
     name = f"leakage-{column.partition('_')[0]}"
     return Drawing(name, TITLE[column], _caption(points, column), figure, _numbers(points, column))
 
@@ -91,61 +95,73 @@ def _point(report: Report, column: str) -> Point | None:
     return Point(report, score, x, interval.low, interval.high)
 
 
-def _panel(axes: Axes, points: Sequence[Point], column: str, regimes: Sequence[str]) -> None:
+def _scales(axes: Axes, points: Sequence[Point], column: str, last: bool) -> None:
+    """The same horizontal scale in every panel, named below the last."""
+    low, high = min(p.left for p in points), max(p.right for p in points)
     if column == "bytes_per_sample":
         axes.set_xscale("log")
+        first, end = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        ticks = [10.0**power for power in range(first, end + 1)]
+        axes.set_xlim(min(ticks[0], low / 1.5), max(ticks[-1], high * 1.5))
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
+    else:
+        pad = 0.05 * (high - low) or 0.05
+        axes.set_xlim(low - pad, high + pad)
+    axes.grid(color=GRID, linewidth=0.6, zorder=0)
+    axes.margins(y=0.08)
+    if last:
+        axes.set_xlabel(AXIS[column])
+
+
+def _panel(axes: Axes, points: Sequence[Point], regimes: Sequence[str]) -> None:
+    """Points with their intervals; hollow where no leak is shown."""
+    ranked = sorted(points, key=lambda point: -leakage(point.score))
     tags = []
-    for point in points:
+    for rank, point in enumerate(ranked):
+        score, word = point.score, verdict(point.report, point.score)
         kind = look(point.report.names.regime, regimes)
-        score, colour = point.score, COLOURS[kind]
+        colour = COLOURS[kind]
         low, high = _bound(score.low, score.value), _bound(score.high, score.value)
-        axes.plot([point.x, point.x], [low, high], color=colour, linewidth=0.9, alpha=0.7, zorder=2)
-        axes.plot([point.left, point.right], [score.value] * 2, color=colour, linewidth=0.9, alpha=0.7,
-                  zorder=2)  # fmt: skip
-        axes.plot(point.x, score.value, MARKS[kind], color=colour, markersize=5, zorder=4,
-                  markeredgewidth=0)  # fmt: skip
-        tags.append(Tag(about(point.report, 48), point.x, score.value, colour))
-    _blind(axes, points)
-    _scales(axes, points, column)
-    ranked = sorted(zip(tags, points, strict=True), key=lambda pair: -leakage(pair[1].score))
-    write_beside(axes, [tag for tag, _ in ranked[:LABELS]], LINE)
+        thin: dict[str, Any] = {"color": colour, "linewidth": 0.9, "alpha": 0.7, "zorder": 2}
+        axes.plot([point.x, point.x], [low, high], **thin)
+        axes.plot([point.left, point.right], [score.value, score.value], **thin)
+        axes.plot(
+            point.x, score.value, MARKS[kind], color=colour, markersize=5, zorder=4, markeredgewidth=1,
+            markerfacecolor=PAPER if word in ("not shown to leak", "too few") else colour,
+        )  # fmt: skip
+        if rank < LABELS:
+            after = " – by construction" if word == "by construction" else ""
+            tags.append(
+                Tag(about(point.report, NAME - len(after)) + after, point.x, score.value, colour)
+            )
+    guess = _blind(axes, points)
+    score = points[0].score
+    axes.set_title(f"{score.goal}: {words(score)}", loc="left", fontsize=TEXT, pad=5)
+    write_beside(axes, [*tags, *guess], LINE)
 
 
 def _bound(value: float, otherwise: float) -> float:
     return value if math.isfinite(value) else otherwise
 
 
-def _blind(axes: Axes, points: Sequence[Point]) -> None:
-    """What guessing gives: one line where it is the same for all, else a dash below each point."""
-    blinds = sorted({round(p.score.blind, 9) for p in points if math.isfinite(p.score.blind)})
+def _blind(axes: Axes, points: Sequence[Point]) -> list[Tag]:
+    """What guessing gives: one line where it is the same for all, else a dash for each point."""
+    known = [point for point in points if math.isfinite(point.score.blind)]
+    blinds = sorted({round(point.score.blind, 9) for point in known})
+    if not blinds:
+        return []
     if len(blinds) == 1:
         axes.axhline(blinds[0], color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
-    for point in points if len(blinds) > 1 else ():
+        return [Tag("guessing", axes.get_xlim()[1], blinds[0], MUTED)]
+    for point in known:
         axes.plot(point.x, point.score.blind, "_", color=MUTED, markersize=11, zorder=3)
-    if blinds:
-        axes.annotate(
-            "guessing", (0, blinds[-1]), xycoords=("axes fraction", "data"), xytext=(3, 2),
-            textcoords="offset points", fontsize=SMALL, color=MUTED, va="bottom",
-        )  # fmt: skip
-
-
-def _scales(axes: Axes, points: Sequence[Point], column: str) -> None:
-    score = points[0].score
-    axes.grid(color=GRID, linewidth=0.6, zorder=0)
-    axes.set_xlabel(AXIS[column])
-    axes.set_title(f"{score.goal}: {words(score)}", loc="left", fontsize=TEXT, pad=5)
-    axes.margins(0.06, 0.08)
-    if column == "bytes_per_sample":
-        low, high = (f(p.x for p in points) for f in (min, max))
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        ticks = [10.0**power for power in range(first, last + 1)]
-        axes.set_xlim(min(ticks[0], low / 1.5), max(ticks[-1], high * 1.5))
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.set_xticks([], minor=True)
+    last = max(known, key=lambda point: (point.score.blind, point.x))
+    return [Tag("guessing (dashes)", last.x, last.score.blind, MUTED)]
 
 
 def _caption(points: Sequence[Point], column: str) -> str:
-    top = max(points, key=lambda point: leakage(point.score))
+    top = max(points, key=lambda point: (not point.score.by_construction, leakage(point.score)))
     right = "better" if column == "accuracy" else "dearer to train"
     value, blind = (number(v, top.score.metric) for v in (top.score.value, top.score.blind))
     lines = [
@@ -158,7 +174,9 @@ def _caption(points: Sequence[Point], column: str) -> str:
         if column == "accuracy"
         else f"{bars} of the leakage; traffic is counted."
     )
-    lines.append("Where many seats were attacked, the worst one stands for them.")
+    lines.append(
+        "Hollow points are not shown to leak. Where many seats were attacked, the worst one stands for them."
+    )
     most = max(len(list(group)) for _, group in groupby(sorted(p.score.goal for p in points)))
     if most > LABELS:
         lines.append(f"Only the {LABELS} highest points of a panel are named.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from privbench.report.plots.crowd import Crowd, Spot, crowd_of
+from privbench.report.plots.crowd import Crowd, crowd_of
 from privbench.report.plots.drawing import Drawing
 from privbench.report.plots.facts import Scale, about, leakage, number, stem_of, words
 from privbench.report.plots.map_devices import RING, draw_devices
@@ -18,17 +19,20 @@ from privbench.report.plots.style import (
     INK,
     MUTED,
     PAPER,
+    RAMP,
     SMALL,
     WIDTH,
     canvas,
     house_style,
     new_figure,
-    ramp,
+    plain,
 )
 from privbench.report.report import Report
 
-HEIGHT, STRIP = 4.5, 0.78  # inches: all, and the strip of keys below
-STEPS = 48  # of the colour bar
+HEIGHT, STRIP = 4.3, 0.78  # inches: all, and the strip of keys below
+STEPS = 256  # of the colour bar
+SAID = {"leaks": "leaks: surely above guessing", "by construction": "leaks by construction"}
+"""Verdicts that the key explains."""
 
 
 def leakage_map(
@@ -52,7 +56,9 @@ def leakage_map(
         draw_devices(canvas(figure, 4.15, STRIP + 0.05, 2.97, tall - 0.1), crowd)
         _keys(figure, crowd)
     title = f"Leakage map: {about(report, 90)}"
-    caption = _caption(report, crowd)
+    caption = " ".join(
+        [*_worst(report, crowd), *_others(report, links, coordinator), *_drawn(crowd)]
+    )
     return Drawing(stem_of("leakage-map", report), title, caption, figure, crowd.numbers)
 
 
@@ -62,42 +68,41 @@ def _keys(figure: Figure, crowd: Crowd) -> None:
     score = next(spot.score for spot in crowd.devices.values() if spot.score)
     _bar(axes, crowd.scale, words(score))
     spots = [*crowd.devices.values(), *([crowd.coordinator] if crowd.coordinator else [])]
-    present = {spot.verdict for spot in spots}
-    left = 4.1
-    for row, word in enumerate([word for word in MARKS if word in present][:4]):
+    present = [word for word in MARKS if word in {spot.verdict for spot in spots}]
+    for place, word in enumerate(present):
         mark = mark_of(word)
-        x, y = left + 1.5 * (row % 2), 0.42 - 0.26 * (row // 2)
-        axes.add_patch(
-            Rectangle((x, y), 0.24, 0.14, facecolor=PAPER, edgecolor=mark.colour, linewidth=mark.width,
+        x, y = 4.1 + 1.5 * (place // 3), 0.47 - 0.215 * (place % 3)
+        axes.add_artist(
+            Rectangle((x, y), 0.24, 0.13, facecolor=PAPER, edgecolor=mark.colour, linewidth=mark.width,
                       linestyle=mark.line, hatch=mark.hatch)
         )  # fmt: skip
-        axes.text(x + 0.34, y + 0.07, word, va="center", fontsize=SMALL, color=INK)
+        name = SAID.get(word, word)
+        axes.text(x + 0.33, y + 0.065, name, va="center_baseline", fontsize=SMALL, color=INK)
 
 
 def _bar(axes: Axes, scale: Scale, label: str) -> None:
     left, bottom, width, height = 0.05, 0.3, 3.4, 0.13
-    for i in range(STEPS):
-        axes.add_patch(
-            Rectangle((left + width * i / STEPS, bottom), 1.03 * width / STEPS, height,
-                      facecolor=ramp(i / (STEPS - 1)), edgecolor="none")
-        )  # fmt: skip
+    limits = axes.get_xlim(), axes.get_ylim()
+    bar = RAMP(np.linspace(0, 1, STEPS))[None]
+    axes.imshow(bar, extent=(left, left + width, bottom, bottom + height), aspect="auto")
+    axes.set(xlim=limits[0], ylim=limits[1])
     axes.text(left, bottom + height + 0.05, label, va="bottom", fontsize=SMALL, color=INK)
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        value = scale.blind + share * (scale.top - scale.blind)
-        text = f"{value:.3g}" if share else f"{value:.3g} (guessing)"
-        side = "left" if share == 0 else "right" if share == 1 else "center"
-        axes.text(left + share * width, bottom - 0.05, text, va="top", ha=side, fontsize=SMALL,
-                  color=MUTED)  # fmt: skip
+    axes.text(
+        left, bottom - 0.05, f"guessing: {scale.blind:.3g}", va="top", fontsize=SMALL, color=MUTED
+    )
+    whole = scale.top == 1
+    for part in (0.4, 0.6, 0.8, 1.0):
+        value = part if whole else scale.blind + part * (scale.top - scale.blind)
+        share = (value - scale.blind) / (scale.top - scale.blind)
+        if share > 0.3:
+            axes.text(left + share * width, bottom - 0.05, f"{value:.3g}", va="top", fontsize=SMALL,
+                      ha="right" if part == 1 else "center", color=MUTED)  # fmt: skip
 
 
-def _caption(report: Report, crowd: Crowd) -> str:
+def _worst(report: Report, crowd: Crowd) -> list[str]:
     """Who sees too much, in plain words."""
     scored = [spot for spot in crowd.devices.values() if spot.score]
     worst = max(scored, key=lambda spot: leakage(spot.score) if spot.score else 0.0)
-    return " ".join([*_worst(report, worst, len(scored), len(crowd.devices)), *_drawn(crowd)])
-
-
-def _worst(report: Report, worst: Spot, scored: int, devices: int) -> list[str]:
     score = worst.score
     if score is None or not math.isfinite(score.value):
         return ["No device has a number: too few records were seen."]
@@ -109,10 +114,30 @@ def _worst(report: Report, worst: Spot, scored: int, devices: int) -> list[str]:
         "evaluator_top1": "rebuilds {} of the classes well enough to be recognised",
     }.get(metric, f"reaches {{}} ({metric})")
     return [
-        f"Device {worst.label} sees most: with {report.names.attack} it "
+        f"Device {worst.label} sees most: with {plain(report.names.attack)} it "
         f"{told.format(number(score.value, metric))} (95 % interval {low} to {high}; "
         f"guessing gives {number(score.blind, metric)}).",
-        f"{scored} of {devices} devices were attacked." if scored < devices else "",
+        *(["The protocol hands this over by construction."] if score.by_construction else []),
+        *_missing(report, len(scored), len(crowd.devices)),
+    ]
+
+
+def _missing(report: Report, scored: int, devices: int) -> list[str]:
+    """Why some devices have no score."""
+    if scored == devices:
+        return []
+    reasons = "; ".join(dict.fromkeys(plain(refusal.reason, 120) for refusal in report.refusals))
+    return [
+        f"{scored} of {devices} devices were attacked{f'; of the others: {reasons}' if reasons else ''}."
+    ]
+
+
+def _others(report: Report, links: Report | None, coordinator: Report | None) -> list[str]:
+    """Attacks that differ from the map's own."""
+    return [
+        f"{who} attacked with {plain(other.names.attack)}."
+        for who, other in (("Links were", links), ("The coordinator was", coordinator))
+        if other and other.names.attack != report.names.attack
     ]
 
 

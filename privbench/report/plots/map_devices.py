@@ -97,14 +97,14 @@ def _link(axes: Axes, crowd: Crowd, link: Link, places: Places, wide: float, ord
         alpha=0.95 if colour else 0.35, zorder=order, capstyle="round",
     )  # fmt: skip
     patch.set_gid(link.gid)
-    axes.add_patch(patch)
+    axes.add_artist(patch)
 
 
 def _device(axes: Axes, crowd: Crowd, spot: Spot, places: Places, at: tuple[float, float]) -> None:
     small = places.radius < 0.07
     patch = Circle(at, places.radius, zorder=5, **paint(spot, crowd.scale, 0.4 if small else 1.0))
     patch.set_gid(spot.gid)
-    axes.add_patch(patch)
+    axes.add_artist(patch)
     if not places.ring:
         return
     face = crowd.scale.colour(spot.score)
@@ -150,7 +150,7 @@ def _coordinator(axes: Axes, crowd: Crowd, spot: Spot, at: tuple[float, float]) 
         **paint(spot, crowd.scale),
     )  # fmt: skip
     patch.set_gid(spot.gid)
-    axes.add_patch(patch)
+    axes.add_artist(patch)
     label = f"{spot.label} {value:.2f}" if math.isfinite(value) else spot.label
     text = axes.text(
         *at, label, ha="center", va="center_baseline", fontsize=SMALL, zorder=6,

@@ -48,7 +48,7 @@ def _flow(axes: Axes, left: float, right: float, bottom: float, top: float) -> N
     """Activations run from layer to layer."""
     inset = 0.12 * (top - bottom)
     corners = [(left, bottom), (left, top), (right, top - inset), (right, bottom + inset)]
-    axes.add_patch(Polygon(corners, facecolor=GRID, alpha=0.45, edgecolor="none", zorder=1))
+    axes.add_artist(Polygon(corners, facecolor=GRID, alpha=0.45, edgecolor="none", zorder=1))
 
 
 def _column(axes: Axes, crowd: Crowd, blocks: list[tuple[int, Block]], box: Box) -> None:
@@ -71,7 +71,7 @@ def _block(axes: Axes, crowd: Crowd, spot: Spot, number: int, box: Box) -> None:
     look = paint(spot, crowd.scale, 1.0 if roomy else 0.0)
     patch = Rectangle((left, bottom), width, height, zorder=3, **look)
     patch.set_gid(f"block-{number}")
-    axes.add_patch(patch)
+    axes.add_artist(patch)
     if height < LINE or width < 0.2:
         return
     face = crowd.scale.colour(spot.score)
@@ -85,12 +85,13 @@ def _block(axes: Axes, crowd: Crowd, spot: Spot, number: int, box: Box) -> None:
 def _whole(axes: Axes, stage: Stage, box: Box) -> None:
     """A layer that nobody hosts alone: every owner runs stem and tail on its own device."""
     left, bottom, width, height = box
-    axes.add_patch(
+    axes.add_artist(
         Rectangle((left, bottom), width, height, facecolor=PAPER, edgecolor=MUTED, linewidth=0.8, zorder=3)
     )  # fmt: skip
-    if stage.place in ("stem", "tail") and width > 0.14:
+    words = {"stem": "run by each owner on its own samples", "tail": "run by each owner"}
+    if stage.place in words and width > 0.14:
         axes.text(
-            left + width / 2, bottom + height / 2, "run by each owner", rotation=90, ha="center",
+            left + width / 2, bottom + height / 2, words[stage.place], rotation=90, ha="center",
             va="center", fontsize=SMALL, color=MUTED, zorder=4,
         )  # fmt: skip
 

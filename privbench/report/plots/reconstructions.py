@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from privbench.errors import UsageError
 from privbench.report.plots.drawing import Drawing
@@ -22,7 +22,6 @@ from privbench.report.plots.style import (
     canvas,
     house_style,
     new_figure,
-    panel,
     plain,
 )
 from privbench.report.report import Report
@@ -60,10 +59,12 @@ def reconstructions(report: Report) -> Drawing:
     mean = report.names.goal == "inversion"
     with house_style():
         figure = new_figure(HEAD + 3 * size + 0.12)
-        _names(figure, size, mean)
+        axes = canvas(figure, 0, 0, WIDTH, HEAD + 3 * size + 0.12)
+        limits = axes.get_xlim(), axes.get_ylim()
+        _names(axes, size, mean)
         for place, each in enumerate(shown):
-            left = MARGIN + place * (images * size + GAP)
-            _seat(figure, each, left, size, images)
+            _seat(axes, each, MARGIN + place * (images * size + GAP), size, images)
+        axes.set(xlim=limits[0], ylim=limits[1])
     return Drawing(
         stem_of("reconstructions", report),
         f"What could be rebuilt: {about(report, 90)}",
@@ -93,33 +94,25 @@ def _shown(report: Report) -> list[Shown]:
     return [Shown(word, kept[i], scores.get(kept[i].seat)) for word, i in places.items()]
 
 
-def _names(figure: Figure, size: float, mean: bool) -> None:
+def _names(axes: Axes, size: float, mean: bool) -> None:
     """What each row of images is."""
-    axes = canvas(figure, 0, 0.06, MARGIN, 3 * size)
     rows = ("class mean" if mean else "original", "rebuilt", "blind guess")
     for row, name in enumerate(rows):
-        axes.text(MARGIN - 0.1, (2.5 - row) * size, name, ha="right", va="center", fontsize=TEXT,
-                  color=INK)  # fmt: skip
+        at = 0.06 + (2.5 - row) * size
+        axes.text(MARGIN - 0.1, at, name, ha="right", va="center", fontsize=TEXT, color=INK)
 
 
-def _seat(figure: Figure, shown: Shown, left: float, size: float, images: int) -> None:
+def _seat(axes: Axes, shown: Shown, left: float, size: float, images: int) -> None:
     """Three rows of images below the seat's name and score."""
-    pictures = shown.pictures
-    axes = canvas(figure, left, 0.06 + 3 * size, images * size, HEAD - 0.02)
-    length = max(8, int(images * size / 0.075))
+    pictures, top, wide = shown.pictures, 0.06 + 3 * size, images * size
+    length = max(8, int(wide / 0.075))
     name = f"{shown.place}: {pictures.seat}" if shown.place else pictures.seat
-    axes.text(0.02, 0.23, plain(name, length), va="bottom", fontsize=TEXT, color=INK)
-    axes.text(
-        0.02, 0.07, plain(_told(shown.score), length + 6), va="bottom", fontsize=SMALL, color=MUTED
-    )
-    for row, part in enumerate((pictures.true, pictures.guess, pictures.blind)):
-        for column in range(min(images, len(part))):
-            at = (left + (column + 0.03) * size, 0.06 + (2 - row + 0.03) * size)
-            frame = panel(figure, *at, 0.94 * size, 0.94 * size)
-            frame.set_axis_off()
-            frame.imshow(
-                _enlarged(part[column]), cmap="gray", vmin=0, vmax=255, interpolation="none"
-            )
+    told = plain(_told(shown.score), length + 6)
+    axes.text(left + 0.02, top + 0.22, plain(name, length), va="bottom", fontsize=TEXT, color=INK)
+    axes.text(left + 0.02, top + 0.06, told, va="bottom", fontsize=SMALL, color=MUTED)
+    axes.imshow(
+        _mosaic(pictures, images), extent=(left, left + wide, 0.06, top), interpolation="none", aspect="auto"
+    )  # fmt: skip
 
 
 def _told(score: Score | None) -> str:
@@ -130,11 +123,20 @@ def _told(score: Score | None) -> str:
     return f"{value} {word}" if word else f"{score.metric} {value}"
 
 
-def _enlarged(image: np.ndarray) -> np.ndarray:
-    """Channels last, each pixel a square of several."""
-    factor = max(1, FINEST // max(image.shape[1:]))
-    grown = np.repeat(np.repeat(np.moveaxis(image, 0, -1), factor, axis=0), factor, axis=1)
-    return grown[..., 0] if grown.shape[-1] == 1 else grown
+def _mosaic(pictures: Pictures, images: int) -> np.ndarray:
+    """Three rows of images as one, RGBA, with clear lines between them."""
+    tall, wide = pictures.true.shape[2:]
+    factor = max(1, FINEST // max(tall, wide))
+    tall, wide = tall * factor, wide * factor
+    line = max(2, max(tall, wide) // 24)
+    whole = np.zeros((3 * (tall + line), images * (wide + line), 4), dtype=np.uint8)
+    for row, part in enumerate((pictures.true, pictures.guess, pictures.blind)):
+        for column, image in enumerate(part[:images]):
+            top, left = row * (tall + line) + line // 2, column * (wide + line) + line // 2
+            grown = np.repeat(np.repeat(np.moveaxis(image, 0, -1), factor, axis=0), factor, axis=1)
+            whole[top : top + tall, left : left + wide, :3] = grown
+            whole[top : top + tall, left : left + wide, 3] = 255
+    return whole
 
 
 def _caption(report: Report, shown: Sequence[Shown], mean: bool) -> str:

@@ -29,7 +29,7 @@ from privbench.report.plots.style import (
 from privbench.report.report import Report
 from privbench.scoring.score import Roc, Score
 
-LIMIT = 8  # curves in one figure
+LIMIT = 6  # curves in one figure
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,10 @@ def _line(report: Report) -> Line | None:
 def _picked(lines: Sequence[Line]) -> list[Line]:
     """One of each regime first, then other threats, then the rest; in the order of the study."""
     own = [line for line in lines if line.report.status == "ok"] or list(lines)
+    first: dict[tuple[str, tuple[float, ...]], Line] = {}
+    for line in own:
+        first.setdefault((line.report.names.regime, line.curve.tpr), line)
+    own = list(first.values())
     order: dict[int, None] = {}
     for depth in (2, 3, 5):
         seen = set()
@@ -101,7 +105,7 @@ def _draw(axes: Axes, lines: Sequence[Line], regimes: Sequence[str]) -> float:
     if edge > least:
         axes.axvspan(least, min(edge, 1.0), facecolor=GRID, alpha=0.5, linewidth=0, zorder=0)
         axes.text(
-            least * 1.08, 1.04, "too few people to be sure", fontsize=SMALL, color=MUTED, va="bottom"
+            least * 1.08, 1.2, "too few people to be sure", fontsize=SMALL, color=MUTED, va="bottom"
         )  # fmt: skip
     axes.plot([least, 1], [least, 1], color=MUTED, linewidth=0.9, zorder=1)
     many: dict[str, int] = {}
@@ -112,7 +116,7 @@ def _draw(axes: Axes, lines: Sequence[Line], regimes: Sequence[str]) -> float:
         curve = line.curve
         low, high = np.maximum(curve.low, least / 3), np.maximum(curve.high, least / 3)
         axes.fill_between(
-            curve.fpr, low, high, color=COLOURS[kind], alpha=0.1, linewidth=0, zorder=2
+            curve.fpr, low, high, color=COLOURS[kind], alpha=0.08, linewidth=0, zorder=2
         )
         tpr = np.maximum(curve.tpr, least / 3)
         style = LINES[(kind + turn) % len(LINES)]
@@ -127,6 +131,8 @@ def _label(line: Line) -> str:
     name = about(line.report, 46)
     seat = f"\n{plain(line.curve.seat, 20)}" if len(line.report.curves) > 1 else "\n"
     auc = f"AUC {line.score.value:.3f}" if line.score and line.score.metric == "auc" else ""
+    if line.score and line.score.by_construction:
+        auc += ", by construction"
     return name + (f"{seat}, {auc}" if seat.strip() and auc else f"{seat}{auc}")
 
 
@@ -134,7 +140,7 @@ def _scales(axes: Axes, least: float) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(least, 1)
-    axes.set_ylim(least / 3, 1)
+    axes.set_ylim(least / 3, 1.15)
     ticks = [10.0**power for power in range(math.floor(math.log10(least)), 1)]
     for axis, low in ((axes.xaxis, least), (axes.yaxis, least / 3)):
         kept = [tick for tick in ticks if tick >= low * 0.999]
@@ -153,7 +159,7 @@ def _caption(drawn: Sequence[Line], found: int, edge: float) -> str:
     scored = [line for line in drawn if line.score and math.isfinite(line.score.value)]
     lines = []
     if scored:
-        top = max(scored, key=lambda line: leakage(line.score) if line.score else 0.0)
+        top = max(scored, key=_rank)
         lines.append(f"The further a curve lies above the grey diagonal (guessing), the better the attack "
                      f"tells members from others; the highest is {about(top.report)}.")  # fmt: skip
     lines.append(
@@ -162,10 +168,15 @@ def _caption(drawn: Sequence[Line], found: int, edge: float) -> str:
     )
     if found > len(drawn):
         lines.append(
-            f"{len(drawn)} of {found} curves are drawn: one of each regime first; models equal to the "
-            "central one are left out."
+            f"{len(drawn)} of {found} curves are drawn, one of each regime first; those that coincide, "
+            "or belong to a model equal to the central one, only once."
         )
     return " ".join(lines)
+
+
+def _rank(line: Line) -> tuple[bool, float]:
+    """What is handed over by construction is never ranked with what was found out."""
+    return (not line.score.by_construction, leakage(line.score)) if line.score else (False, 0.0)
 
 
 def _numbers(drawn: Sequence[Line]) -> pd.DataFrame:

@@ -22,7 +22,7 @@ def inline(figure: Figure, prefix: str, label: str) -> str:
     see it.
     """
     root = ElementTree.fromstring(_drawn(figure))
-    own = {gid for artist in figure.findobj() if (gid := artist.get_gid())}
+    own = _gids(figure)
     used = set(re.findall(r"#([\w.:-]+)", " ".join(_references(root))))
     for parent in list(root.iter()):
         for child in list(parent):
@@ -46,6 +46,12 @@ def inline(figure: Figure, prefix: str, label: str) -> str:
         }
     )
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _gids(figure: Figure) -> set[str]:
+    """Names that patches and texts gave themselves."""
+    artists = [artist for axes in figure.axes for artist in (*axes.patches, *axes.texts)]
+    return {gid for artist in artists if (gid := artist.get_gid())}
 
 
 def _drawn(figure: Figure) -> bytes:
