@@ -1,0 +1,1 @@
+"""Dashboards: mirrors of what lies in the local folder."""
