@@ -2,20 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import pandas as pd
+import pyarrow as pa
 
 from privbench.errors import StorageError
-from privbench.report.columns import COLUMNS
+from privbench.report.index import index
+from privbench.report.pictures import load_pictures
 from privbench.report.report import Report, write_whole
+from privbench.report.rows import SCHEMA, frame_of, height, rows_of
+
+
+class Stored(Sequence[Report]):
+    """Runs on disk: their rows are at hand, a whole report is read when asked for.
+
+    Args:
+        files: of each, its report.json.
+        rows: of all, in the same order, with the columns of table.csv, ``note`` and ``path``.
+    """
+
+    def __init__(self, files: Sequence[Path], rows: pa.Table) -> None:
+        self.files = tuple(files)
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, place: int) -> Report: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Report, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Report | tuple[Report, ...]:
+        """Read it, without its pictures where those are damaged.
+
+        Raises:
+            StorageError: the file was damaged since.
+        """
+        if isinstance(place, slice):
+            return tuple(self[i] for i in range(*place.indices(len(self))))
+        try:
+            return Report.load(self.files[place])
+        except StorageError:
+            return Report.load(self.files[place], pictures=False)
+
+    def problems(self, place: int) -> tuple[str, ...]:
+        """What cannot be read of a run that is otherwise whole: its pictures."""
+        try:
+            load_pictures(self.files[place].parent)
+        except StorageError as error:
+            return (str(error),)
+        return ()
 
 
 class Gathered(NamedTuple):
     """Reports found, and a sentence for each that could not be read."""
 
-    reports: tuple[Report, ...]
+    reports: Stored
     damaged: tuple[str, ...]
 
 
@@ -27,32 +74,31 @@ def gather(folder: Path) -> Gathered:
     """
     if not folder.is_dir():
         raise StorageError(f"there is no folder '{folder}'; expected one that holds runs (out=...)")
-    reports, damaged, known = [], [], set()
-    for file in sorted(folder.rglob("report.json")):
-        try:
-            report = Report.load(file)
-        except StorageError as error:
-            damaged.append(str(error))
-            continue
-        if report.run.fingerprint and report.run.fingerprint in known:
-            continue
-        known.add(report.run.fingerprint)
-        reports.append(report)
-    if not reports:
+    rows, damaged = index(folder)
+    if not rows.num_rows:
         found = f"; {len(damaged)} damaged: {damaged[0]}" if damaged else ""
         raise StorageError(f"no run lies below '{folder}'; expected report.json files{found}")
-    reports.sort(key=lambda report: (report.names.study, report.names.row, report.run.seed))
-    return Gathered(tuple(reports), tuple(damaged))
+    files = [folder / path for path in rows["path"].unique().to_pylist()]
+    return Gathered(Stored(files, rows), damaged)
 
 
-def table_of(reports: tuple[Report, ...]) -> pd.DataFrame:
+def lines_of(reports: Sequence[Report]) -> pa.Table:
+    """Their table rows, one report below the other, with each row's ``note`` and ``run``: the place
+    of its report."""
+    if isinstance(reports, Stored):
+        rows = reports.rows
+        runs = rows["path"].combine_chunks().dictionary_encode().indices
+        return rows.select(SCHEMA.names).append_column("run", runs.cast(pa.int32()))
+    runs = [place for place, report in enumerate(reports) for _ in range(height(report))]
+    return rows_of(reports).append_column("run", pa.array(runs, pa.int32()))
+
+
+def table_of(reports: Sequence[Report]) -> pd.DataFrame:
     """Their tables, one below the other."""
-    frames = [report.table() for report in reports]
-    rows = [row for frame in frames for row in frame.to_dict("records")]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame_of(lines_of(reports))
 
 
-def write_table(reports: tuple[Report, ...], file: Path) -> None:
+def write_table(reports: Sequence[Report], file: Path) -> None:
     """Write table.csv.
 
     Raises:
