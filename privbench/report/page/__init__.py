@@ -1,0 +1,161 @@
+"""report.html: one file with everything in it, that opens from disk and asks no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from privbench.errors import PrivbenchError, StorageError
+from privbench.report.folder import Stored, lines_of
+from privbench.report.page.answers import answers
+from privbench.report.page.figures import figures_of, panels
+from privbench.report.page.made import making
+from privbench.report.page.png import Album
+from privbench.report.page.table import sent
+from privbench.report.page.words import COLUMNS
+from privbench.report.plots import drawings
+from privbench.report.report import Report, write_whole
+
+DRAWN = 40
+"""Runs that are read whole: figures are drawn of them, and their circumstances told."""
+SCRIPTS = ("theme.js", "table.js", "figures.js", "map.js")
+
+
+def write_page(
+    reports: Sequence[Report],
+    file: Path,
+    title: str,
+    *,
+    images: bool = True,
+    problems: Sequence[str] = (),
+) -> Path:
+    """Write the page, whole or not at all, and say where.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    page = render(reports, title, images=images, problems=problems)
+    try:
+        write_whole(file, page)
+    except OSError as cause:
+        raise StorageError(
+            f"cannot write '{file}': {cause}; expected a writable folder with space left"
+        ) from cause
+    return file
+
+
+def render(
+    reports: Sequence[Report], title: str, *, images: bool = True, problems: Sequence[str] = ()
+) -> str:
+    """The whole page.
+
+    Args:
+        reports: runs in the table's order; of those that ``gather`` found only some are read whole.
+        images: False keeps every private image out.
+        problems: a sentence for each file that could not be read.
+    """
+    lines = lines_of(reports)
+    whole, unread = _whole(reports)
+    album, told = Album(), [*problems, *unread]
+    made, maps = _figures(whole, album, images, told)
+    thing = "image" if any(report.pictures for report in whole) else "record"
+    rows = sent(lines)
+    data = {
+        "columns": rows.columns,
+        "count": rows.shown,
+        "maps": maps,
+        "images": album.images,
+        "numbers": {figure.name: figure.numbers for figure in made},
+        "groups": COLUMNS,
+    }
+    script = "\n".join(_text(name) for name in SCRIPTS)
+    return _environment().get_template("page.html.j2").render(
+        title=title,
+        answers=answers(lines, thing),
+        thing=thing,
+        figures=made,
+        making=making(whole, lines),
+        rows=rows,
+        runs=len(reports),
+        whole=whole,
+        problems=told,
+        images=images,
+        data=_json(data),
+        style=Markup(_text("page.css")),  # our own file
+        script=Markup(script),  # our own files
+        digest=_digest(script),
+    )  # fmt: skip
+
+
+def _figures(
+    reports: Sequence[Report], album: Album, images: bool, told: list[str]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Figures and what maps say; a sentence where none can be drawn."""
+    try:
+        drawn = drawings(reports, images)
+        return figures_of(drawn, images), panels(drawn, reports, album, images)
+    except (PrivbenchError, ValueError, ArithmeticError, LookupError, RuntimeError) as cause:
+        told.append(
+            f"no figure could be drawn ({type(cause).__name__}: {cause}); the table is whole"
+        )
+        return (), {}
+
+
+def _whole(reports: Sequence[Report]) -> tuple[tuple[Report, ...], list[str]]:
+    """All of few reports; of many the first of each kind. And what could not be read."""
+    places = list(range(len(reports)))
+    if len(reports) > DRAWN:
+        places = _first_of_each_kind(reports)
+    read, unread = [], []
+    for place in places:
+        try:
+            report = reports[place]
+        except StorageError as error:
+            unread.append(str(error))
+            continue
+        read.append(report)
+        if isinstance(reports, Stored):
+            unread += reports.problems(place)
+    return tuple(read), unread
+
+
+def _first_of_each_kind(reports: Sequence[Report]) -> list[int]:
+    """The first run of each regime, defence, threat and attack; no more than ``DRAWN``."""
+    kind = ["data", "model", "regime", "defense", "threat", "attack", "variant"]
+    first = lines_of(reports).group_by(kind).aggregate([("run", "min")])
+    return sorted(first["run_min"].to_pylist())[:DRAWN]
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("privbench.report.page", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _text(name: str) -> str:
+    return (files("privbench.report.page") / name).read_text()
+
+
+def _digest(script: str) -> str:
+    """What the page's policy calls its only script: any other is refused by the browser."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _json(data: object) -> Markup:
+    """JSON that no name can break out of."""
+    text = json.dumps(data, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)  # every sign that HTML knows is written as its number
