@@ -22,8 +22,9 @@ STUDY = "study"
 class TensorboardSink(Sink):
     """TensorBoard.
 
-    Scores are scalars under the names of the other dashboards, in double precision; its HPARAMS tab is
-    the table of choices and scores. It has no axis but the step, so ROC curves are figures.
+    Scores are scalars under the names of the other dashboards; its HPARAMS tab is the table of choices and
+    scores. Its scalars keep seven digits (its fast loader drops doubles), so the text ``all`` has every
+    number whole. It has no axis but the step, so ROC curves are figures.
     """
 
     name: ClassVar[str] = "tensorboard"
@@ -34,8 +35,8 @@ class TensorboardSink(Sink):
         place = mirror.place(self.name)
         rows = [row_of(report) for report in mirror.reports]
         try:
-            for row, folder in zip(rows, _folders(rows), strict=True):
-                _write_row(row, _emptied(place / folder))
+            for row, name in zip(rows, _folders(rows), strict=True):
+                _write_row(row, name, _emptied(place / name))
             _write_study(mirror, rows, _emptied(place / STUDY))
         except OSError as cause:
             raise StorageError(f"cannot write '{place}': {cause}") from cause
@@ -60,20 +61,19 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def _write_row(row: Row, folder: Path) -> None:
+def _write_row(row: Row, name: str, folder: Path) -> None:
     """Scores as scalars, words as text, and this run's line of the table."""
     from tensorboard.plugins.hparams import summary_v2
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(folder)) as writer:
-        choices = {name: value for name, value in row.choices.items() if name != "fingerprint"}
-        choices["status"] = row.summary["status"]
-        writer.file_writer.add_summary(summary_v2.hparams_pb(choices, trial_id=row.key))
-        for name, value in row.summary.items():
-            if isinstance(value, str):
-                writer.add_text(name, value)
-            else:
-                writer.add_scalar(name, value, new_style=True, double_precision=True)
+        line = summary_v2.hparams_pb(_choices(row), trial_id=name)
+        writer.file_writer.add_summary(line)
+        for tag, value in row.summary.items():
+            if not isinstance(value, str):
+                writer.add_scalar(tag, value)
+        cells = "".join(f"| {tag} | {_cell(value)} |\n" for tag, value in row.summary.items())
+        writer.add_text("all", f"| name | value |\n|---|---|\n{cells}")
 
 
 def _write_study(mirror: Mirror, rows: Sequence[Row], folder: Path) -> None:
@@ -82,16 +82,35 @@ def _write_study(mirror: Mirror, rows: Sequence[Row], folder: Path) -> None:
     from tensorboard.plugins.hparams import summary_v2
     from torch.utils.tensorboard import SummaryWriter
 
-    names = dict.fromkeys(name for row in rows for name in row.choices if name != "fingerprint")
-    metrics = dict.fromkeys(n for row in rows for n, v in row.summary.items() if _headline(n, v))
+    said: dict[str, set[Plain]] = {}
+    for row in rows:
+        for name, choice in _choices(row).items():
+            said.setdefault(name, set()).add(choice)
+    tags = dict.fromkeys(tag for row in rows for tag, v in row.summary.items() if _headline(tag, v))
     with SummaryWriter(str(folder)) as writer:
-        columns = [summary_v2.HParam(name) for name in (*names, "status")]
-        shown = [summary_v2.Metric(name) for name in metrics]
+        differ = [name for name, words in said.items() if len(words) > 1] or list(said)
+        columns = [summary_v2.HParam(name) for name in differ]
+        shown = [summary_v2.Metric(tag) for tag in sorted(tags, key=_scores_first)]
         writer.file_writer.add_summary(summary_v2.hparams_config_pb(columns, shown))
         for name, figure in mirror.figures(mirror.images).items():
             image = Summary.Image(encoded_image_string=png(figure), colorspace=4)
             value = Summary.Value(tag=f"figures/{name}", image=image)
             writer.file_writer.add_summary(Summary(value=[value]))
+
+
+def _choices(row: Row) -> dict[str, Plain]:
+    """What tells rows apart; a row's own name stands before its line."""
+    choices = {k: v for k, v in row.choices.items() if k not in ("row", "fingerprint")}
+    return {**choices, "status": row.summary["status"]}
+
+
+def _cell(value: Plain) -> str:
+    """A number to its last digit; words as they are, on one line."""
+    return " ".join(str(value).replace("|", "/").split())
+
+
+def _scores_first(tag: str) -> bool:
+    return not tag.startswith("leakage/")
 
 
 def _headline(name: str, value: Plain) -> bool:
