@@ -78,8 +78,9 @@ def crowd_of(report: Report, links: Report | None, coordinator: Report | None) -
     """What the map of a report shows.
 
     Raises:
-        UsageError: it sliced no network, or attacked no single device.
+        UsageError: it sliced no network, attacked no single device, or the goals differ.
     """
+    _same_goal(report, links, coordinator)
     facts = report.crowd
     if facts is None:
         raise UsageError(
@@ -94,12 +95,16 @@ def crowd_of(report: Report, links: Report | None, coordinator: Report | None) -
             "run it with threat=host or threat=owner"
         )
     hosting = {block.party for block in facts.blocks}
-    devices = {}
-    for name in names:
+    devices: dict[str, Spot] = {}
+    taken: set[str] = {COORDINATOR}
+    for place, name in enumerate(names):
+        gid = slug(name)
+        if not gid or gid in taken:
+            gid = f"party-{place}"
+        taken.add(gid)
         score = scores.get(name)
-        devices[name] = Spot(
-            name, slug(name), _label(name), score, _word(report, score, name in hosting)
-        )
+        word = _word(report, score, name in hosting)
+        devices[name] = Spot(name, gid, _label(name), score, word)
     shown, left_out = _links(facts, links)
     spot = _coordinator(coordinator)
     known = [spot.score for spot in devices.values() if spot.score]
@@ -107,6 +112,16 @@ def crowd_of(report: Report, links: Report | None, coordinator: Report | None) -
         facts.stages, facts.blocks, devices, shown, left_out, spot, Scale.of(known),
         _numbers(facts, devices, shown, spot),
     )  # fmt: skip
+
+
+def _same_goal(report: Report, *others: Report | None) -> None:
+    """One colour, one meaning."""
+    for other in others:
+        if other and other.names.goal != report.names.goal:
+            raise UsageError(
+                f"a leakage map shows one goal: '{about(other)}' is about {other.names.goal}, "
+                f"'{about(report)}' about {report.names.goal}"
+            )
 
 
 def _label(name: str) -> str:

@@ -44,8 +44,8 @@ def chosen(report: Report) -> Score | None:
 
 
 def leakage(score: Score) -> float:
-    """A number that grows with what leaked; NaN last of all."""
-    if math.isnan(score.value):
+    """A number that grows with what leaked; what is no number comes last of all."""
+    if not math.isfinite(score.value):
         return -math.inf
     return -score.value if score.metric in LOWER_LEAKS else score.value
 

@@ -26,6 +26,7 @@ from privbench.report.plots.style import (
     house_style,
     new_figure,
     plain,
+    put,
 )
 from privbench.report.report import Report
 
@@ -72,8 +73,7 @@ def _keys(figure: Figure, crowd: Crowd) -> None:
     for place, word in enumerate(present):
         mark = mark_of(word)
         x, y = 4.1 + 1.5 * (place // 3), 0.47 - 0.215 * (place % 3)
-        axes.add_artist(
-            Rectangle((x, y), 0.24, 0.13, facecolor=PAPER, edgecolor=mark.colour, linewidth=mark.width,
+        put(axes, Rectangle((x, y), 0.24, 0.13, facecolor=PAPER, edgecolor=mark.colour, linewidth=mark.width,
                       linestyle=mark.line, hatch=mark.hatch)
         )  # fmt: skip
         name = SAID.get(word, word)
@@ -106,7 +106,7 @@ def _worst(report: Report, crowd: Crowd) -> list[str]:
     score = worst.score
     if score is None or not math.isfinite(score.value):
         return ["No device has a number: too few records were seen."]
-    metric = score.metric
+    metric, quiet = score.metric, worst.verdict in ("not shown to leak", "too few")
     low, high = number(score.low, metric), number(score.high, metric)
     told = {
         "identification": "can pick out {} of the private records from what passes through it",
@@ -118,6 +118,7 @@ def _worst(report: Report, crowd: Crowd) -> list[str]:
         f"{told.format(number(score.value, metric))} (95 % interval {low} to {high}; "
         f"guessing gives {number(score.blind, metric)}).",
         *(["The protocol hands this over by construction."] if score.by_construction else []),
+        *(["That is not shown to be more than guessing."] if quiet else []),
         *_missing(report, len(scored), len(crowd.devices)),
     ]
 

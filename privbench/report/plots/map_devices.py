@@ -12,8 +12,8 @@ from matplotlib.path import Path
 
 from privbench.report.plots.crowd import Crowd, Link, Spot
 from privbench.report.plots.facts import leakage
-from privbench.report.plots.marks import paint
-from privbench.report.plots.style import INK, MUTED, PAPER, SMALL, on
+from privbench.report.plots.marks import mark_of, paint
+from privbench.report.plots.style import INK, MUTED, PAPER, SMALL, on, put
 
 RING = 48
 """Devices that still have room around a ring; more stand in a grid."""
@@ -94,17 +94,16 @@ def _link(axes: Axes, crowd: Crowd, link: Link, places: Places, wide: float, ord
     patch = PathPatch(
         Path([one, (knot[0], knot[1]), other], [Path.MOVETO, Path.CURVE3, Path.CURVE3]),
         facecolor="none", edgecolor=colour or MUTED, linewidth=wide if colour else 0.6 * wide,
-        alpha=0.95 if colour else 0.35, zorder=order, capstyle="round",
+        alpha=0.95 if colour else 0.4, zorder=order, capstyle="butt",
+        linestyle=mark_of(link.verdict).line,
     )  # fmt: skip
-    patch.set_gid(link.gid)
-    axes.add_artist(patch)
+    put(axes, patch, link.gid)
 
 
 def _device(axes: Axes, crowd: Crowd, spot: Spot, places: Places, at: tuple[float, float]) -> None:
     small = places.radius < 0.07
     patch = Circle(at, places.radius, zorder=5, **paint(spot, crowd.scale, 0.4 if small else 1.0))
-    patch.set_gid(spot.gid)
-    axes.add_artist(patch)
+    put(axes, patch, spot.gid)
     if not places.ring:
         return
     face = crowd.scale.colour(spot.score)
@@ -149,8 +148,7 @@ def _coordinator(axes: Axes, crowd: Crowd, spot: Spot, at: tuple[float, float]) 
         (at[0] - 0.55, at[1] - 0.1), 1.1, 0.2, boxstyle="round,pad=0,rounding_size=0.06", zorder=5,
         **paint(spot, crowd.scale),
     )  # fmt: skip
-    patch.set_gid(spot.gid)
-    axes.add_artist(patch)
+    put(axes, patch, spot.gid)
     label = f"{spot.label} {value:.2f}" if math.isfinite(value) else spot.label
     text = axes.text(
         *at, label, ha="center", va="center_baseline", fontsize=SMALL, zorder=6,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
@@ -10,7 +11,7 @@ from matplotlib.patches import Polygon, Rectangle
 from privbench.report.crowd import Block, Stage
 from privbench.report.plots.crowd import Crowd, Spot
 from privbench.report.plots.marks import paint
-from privbench.report.plots.style import GRID, INK, MUTED, PAPER, SMALL, on, plain
+from privbench.report.plots.style import GRID, INK, MUTED, PAPER, SMALL, on, plain, put
 
 HEAD = 0.42  # inches above the columns for names
 FOOT = 0.36  # below, for who runs them
@@ -36,8 +37,15 @@ def draw_network(axes: Axes, crowd: Crowd) -> None:
             _column(axes, crowd, blocks[stage.name], (left, bottom, broad, top - bottom))
         else:
             _whole(axes, stage, (left, bottom, broad, top - bottom))
-        if count <= NAMED or place in (0, count - 1):
-            _name(axes, stage, left + broad / 2, top, pitch)
+        if count <= NAMED:
+            _name(axes, stage, (left + broad / 2, top), pitch, "center")
+    if count > NAMED:
+        _name(axes, crowd.stages[0], (0.5 * pitch - broad / 2, top), 1.0, "left")
+        _name(axes, crowd.stages[-1], (width - 0.5 * pitch + broad / 2, top), 1.0, "right")
+        middle = f"{count} layers in all"
+        axes.text(
+            width / 2, FOOT - 0.06, middle, ha="center", va="top", fontsize=SMALL, color=MUTED
+        )
 
 
 Box = tuple[float, float, float, float]
@@ -48,7 +56,7 @@ def _flow(axes: Axes, left: float, right: float, bottom: float, top: float) -> N
     """Activations run from layer to layer."""
     inset = 0.12 * (top - bottom)
     corners = [(left, bottom), (left, top), (right, top - inset), (right, bottom + inset)]
-    axes.add_artist(Polygon(corners, facecolor=GRID, alpha=0.45, edgecolor="none", zorder=1))
+    put(axes, Polygon(corners, facecolor=GRID, alpha=0.45, edgecolor="none", zorder=1))
 
 
 def _column(axes: Axes, crowd: Crowd, blocks: list[tuple[int, Block]], box: Box) -> None:
@@ -70,8 +78,7 @@ def _block(axes: Axes, crowd: Crowd, spot: Spot, number: int, box: Box) -> None:
     roomy = height > 0.6 * LINE
     look = paint(spot, crowd.scale, 1.0 if roomy else 0.0)
     patch = Rectangle((left, bottom), width, height, zorder=3, **look)
-    patch.set_gid(f"block-{number}")
-    axes.add_artist(patch)
+    put(axes, patch, f"block-{number}")
     if height < LINE or width < 0.2:
         return
     face = crowd.scale.colour(spot.score)
@@ -85,9 +92,8 @@ def _block(axes: Axes, crowd: Crowd, spot: Spot, number: int, box: Box) -> None:
 def _whole(axes: Axes, stage: Stage, box: Box) -> None:
     """A layer that nobody hosts alone: every owner runs stem and tail on its own device."""
     left, bottom, width, height = box
-    axes.add_artist(
-        Rectangle((left, bottom), width, height, facecolor=PAPER, edgecolor=MUTED, linewidth=0.8, zorder=3)
-    )  # fmt: skip
+    empty: dict[str, Any] = {"facecolor": PAPER, "edgecolor": MUTED, "linewidth": 0.8, "zorder": 3}
+    put(axes, Rectangle((left, bottom), width, height, **empty))
     words = {"stem": "run by each owner on its own samples", "tail": "run by each owner"}
     if stage.place in words and width > 0.14:
         axes.text(
@@ -96,13 +102,14 @@ def _whole(axes: Axes, stage: Stage, box: Box) -> None:
         )  # fmt: skip
 
 
-def _name(axes: Axes, stage: Stage, middle: float, top: float, pitch: float) -> None:
-    length = max(4, int(pitch / 0.068))
-    axes.text(
-        middle, top + 0.2, plain(stage.name, length), ha="center", va="bottom", fontsize=SMALL, color=INK
-    )  # fmt: skip
-    axes.text(
-        middle, top + 0.05, plain(f"{stage.channels} units", length), ha="center", va="bottom",
-        fontsize=SMALL - 0.5, color=MUTED,
-    )  # fmt: skip
-    axes.text(middle, FOOT - 0.06, stage.place, ha="center", va="top", fontsize=SMALL, color=MUTED)
+def _name(axes: Axes, stage: Stage, at: tuple[float, float], room: float, side: str) -> None:
+    """Name and size above a column, its place below; of long names the end says most."""
+    length = max(4, int(room / 0.068))
+    name, units = plain(stage.name, 200), f"{stage.channels} units"
+    if len(name) > length:
+        name = "…" + name[1 - length :]
+    if len(units) > length:
+        units = f"{stage.channels}"
+    axes.text(at[0], at[1] + 0.2, name, ha=side, va="bottom", fontsize=SMALL, color=INK)
+    axes.text(at[0], at[1] + 0.05, units, ha=side, va="bottom", fontsize=SMALL - 0.5, color=MUTED)
+    axes.text(at[0], FOOT - 0.06, stage.place, ha=side, va="top", fontsize=SMALL, color=MUTED)

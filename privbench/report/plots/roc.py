@@ -101,7 +101,8 @@ def _draw(axes: Axes, lines: Sequence[Line], regimes: Sequence[str]) -> float:
     """Curves and bands; the false positive rate below which they are not reliable."""
     least = min(min((x for x in line.curve.fpr if x > 0), default=1.0) for line in lines)
     least = min(least, 0.1)
-    edge = max((line.curve.reliable_from for line in lines), default=0.0)
+    edges = [line.curve.reliable_from for line in lines]
+    edge = max((edge for edge in edges if math.isfinite(edge)), default=0.0)
     if edge > least:
         axes.axvspan(least, min(edge, 1.0), facecolor=GRID, alpha=0.5, linewidth=0, zorder=0)
         axes.text(
@@ -129,6 +130,8 @@ def _draw(axes: Axes, lines: Sequence[Line], regimes: Sequence[str]) -> float:
 
 def _label(line: Line) -> str:
     name = about(line.report, 46)
+    if name.startswith("_"):  # matplotlib hides such names from its legends
+        name = f" {name}"
     seat = f"\n{plain(line.curve.seat, 20)}" if len(line.report.curves) > 1 else "\n"
     auc = f"AUC {line.score.value:.3f}" if line.score and line.score.metric == "auc" else ""
     if line.score and line.score.by_construction:

@@ -11,6 +11,7 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#656d76", "#d5d9de", "#ffffff"
 """Colours that a page replaces by its own; no other part of a figure uses them."""
@@ -86,6 +87,14 @@ def panel(figure: Figure, left: float, bottom: float, width: float, height: floa
     """Axes placed in inches."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def put(axes: Axes, patch: Patch, gid: str = "") -> None:
+    """Place a patch on a canvas; ``gid`` is what a page may call it."""
+    if gid:
+        patch.set_gid(gid)
+    patch.set_clip_on(False)
+    axes.add_artist(patch)
 
 
 def plain(text: str, length: int = 60) -> str:

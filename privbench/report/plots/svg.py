@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from privbench.report.plots.style import GRID, INK, MUTED, PAPER, TYPE, house_style
 
 SVG = "http://www.w3.org/2000/svg"
+FINE = re.compile(r"-?\d+\.\d{3,}")
+"""Numbers with more digits than a screen can show."""
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"}
 
 
@@ -88,6 +90,8 @@ def _mended(facts: dict[str, str], prefix: str, own: set[str], used: set[str]) -
             value = f"#{prefix}-{value[1:]}"
         elif "url(#" in value:
             value = value.replace("url(#", f"url(#{prefix}-")
+        if name == "d":
+            value = FINE.sub(lambda found: f"{float(found[0]):.2f}", " ".join(value.split()))
         mended[name] = _coloured(value) if name in ("style", "fill", "stroke") else value
     if "style" not in mended and ("fill" in mended or "stroke" in mended):
         paint = {name: mended.pop(name) for name in ("fill", "stroke") if name in mended}
