@@ -20,6 +20,9 @@ from privbench.scaffold import scaffold
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from privbench.compose.outlets import Outlets
+    from privbench.report.report import Report
+
 FAILED, USAGE, FAILED_ROWS, INTERRUPTED = 1, 2, 3, 130
 
 HELP = """\
@@ -29,14 +32,16 @@ privbench: how much leaks from the way a model is trained.
   privbench regime=… threat=… attack=… seed=…  one run
   privbench study=NAME [key=value …]           the rows of a study, with overrides
   privbench -m attack=a,b seed=1,2,3 …         a sweep, on any Hydra launcher
-  privbench report FOLDER                      one table.csv over all runs below a folder
+  privbench report FOLDER [figures=FOLDER]     report.html and table.csv over all runs below a folder;
+                                               figures as PDF, PNG and CSV
   privbench plugins list                       what is there, and who brings it
   privbench plugins check [DISTRIBUTION]       does it keep the contract
   privbench plugins new attack NAME            a scaffold in the current folder
   privbench --version | --help
 
 keys: seed=0 victims=200 encrypted=false threads=1 device=auto|cpu|cuda seal=process|inline
-      out=runs again=false debug=false; any setting of a choice: attack.NAME=…, regime.NAME=…
+      out=runs again=false debug=false report.images=true sink.images=false
+      and any setting of a choice: attack.NAME=…, regime.NAME=…, sink.NAME.KEY=…
 own:  model._target_=mynet.Net   data=arrays data.path=FILE.npz   regime=given regime.weights=FILE
 """
 
@@ -99,31 +104,49 @@ def _runs(words: list[str], multirun: bool) -> int:
         print(asked.hint, flush=True)
     from privbench import experiment
     from privbench.compose.launch import many, one
+    from privbench.compose.outlets import run_folder
+    from privbench.contract import watching
+    from privbench.report.bars import bars
     from privbench.report.printed import print_table
-    from privbench.report.study import show
+    from privbench.report.study import rows_of, show, study_folder
 
     screen = _screen()
     if asked.many:
-        failed = show(many(asked), asked.study or "sweep", screen)
+        study = asked.study or "sweep"
+        out, outlets = many(asked)
+        failed = show(out, study, screen)
+        reports, folder = rows_of(out, study), study_folder(out, study)
+        _further(outlets, study, reports, folder, screen)
         return FAILED_ROWS if failed else 0
-    plan = one(asked)
-    report = experiment.run(plan)
+    plan, outlets = one(asked)
+    with bars() as tell, watching(tell):
+        report = experiment.run(plan)
     if report.status == "not_applicable":
         raise UsageError(f"not applicable: {report.reason}")
     print_table(report.table(), screen)
+    _further(outlets, "", (report,), run_folder(plan.out, report), screen)
     return FAILED if report.status == "failed" else 0
 
 
+def _further(
+    outlets: Outlets, study: str, reports: Sequence[Report], folder: Path, screen: Console
+) -> None:
+    """The page and the dashboards, once results are on disk and on the screen."""
+    from privbench.compose.outlets import to_stderr
+
+    page = outlets.write_page(reports, folder, study or "one run")
+    screen.print(f"To look at: {page}", soft_wrap=True, highlight=False)
+    outlets.mirror(study, reports, folder, to_stderr)
+
+
 def _report(words: list[str]) -> int:
-    """``report FOLDER``."""
-    if len(words) != 1:
-        raise UsageError(
-            f"expected: privbench report FOLDER, got {len(words)} words after 'report'"
-        )
+    """``report FOLDER [figures=OUT] [report.images=false]``."""
+    folder, figures, images = _of_report(words)
     from privbench.report.folder import gather, table_of, write_table
+    from privbench.report.page import write_page
+    from privbench.report.plots import write_figures
     from privbench.report.printed import print_table
 
-    folder = Path(words[0])
     found = gather(folder)
     screen = _screen()
     print_table(table_of(found.reports), screen)
@@ -131,7 +154,27 @@ def _report(words: list[str]) -> int:
     for sentence in found.damaged:
         print(sentence, file=sys.stderr)
     screen.print(f"Every score: {folder / 'table.csv'}", soft_wrap=True, highlight=False)
+    page = folder / "report.html"
+    write_page(found.reports, page, folder.name, images=images, problems=found.damaged)
+    screen.print(f"To look at: {page}", soft_wrap=True, highlight=False)
+    if figures is not None:
+        drawn = write_figures(found.reports, figures, images=images)
+        screen.print(f"Figures: {len(drawn)} files in {figures}", soft_wrap=True, highlight=False)
     return FAILED if found.damaged else 0
+
+
+def _of_report(words: list[str]) -> tuple[Path, Path | None, bool]:
+    """The folder, where figures go, and whether private records are shown."""
+    settings = dict(word.partition("=")[::2] for word in words[1:])
+    unknown = sorted(set(settings) - {"figures", "report.images"})
+    images = settings.get("report.images", "true").lower()
+    if not words or "=" in words[0] or unknown or images not in ("true", "false"):
+        raise UsageError(
+            "expected: privbench report FOLDER [figures=FOLDER] [report.images=true|false]; "
+            f"got: report {' '.join(words)}"
+        )
+    figures = settings.get("figures")
+    return Path(words[0]), Path(figures) if figures else None, images == "true"
 
 
 def _plugins(words: list[str]) -> int:

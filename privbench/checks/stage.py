@@ -165,11 +165,11 @@ def least(draws: int, coverage: float = 0.95, level: float = 0.001) -> int:
 
 def _plan(words: Sequence[str], seed: int, kind: Kind, folder: Path) -> Plan:
     fixed = ("victims=12", "device=cpu", f"seed={seed}", f"out={folder}")
-    made = one(
+    plan, _ = one(
         Words((*words, *fixed, "++threat.budget.shadow_models=8")),
         Given(model=NETWORK if kind is Kind.REAL else WIDE, data=arrays(*_records(seed, kind))),
     )
-    return replace(made, others=dict)
+    return replace(plan, others=dict)
 
 
 def _records(seed: int, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:

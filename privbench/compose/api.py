@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from privbench import experiment
 from privbench.compose.launch import is_sweep, one
+from privbench.compose.outlets import run_folder, to_stderr
 from privbench.compose.plans import Given
 from privbench.compose.words import Words, understood
 from privbench.contract import Net
@@ -53,7 +54,11 @@ def run(
         data = of_members(members, non_members)
         if not any(word.startswith("regime=") for word in chosen):
             chosen.append("regime=given")
-    return experiment.run(one(Words(tuple(chosen)), _given(model, data)))
+    plan, outlets = one(Words(tuple(chosen)), _given(model, data))
+    report = experiment.run(plan)
+    if report.status != "not_applicable":
+        outlets.mirror("", (report,), run_folder(plan.out, report), to_stderr)
+    return report
 
 
 def _given(model: Any, data: DataSource | None) -> Given:

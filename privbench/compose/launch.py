@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -21,17 +21,39 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 from privbench import experiment, plugins
+from privbench.compose.outlets import Outlets, outlets_of
 from privbench.compose.plainly import plain_errors
-from privbench.compose.plans import Given, bare_names, check_shared, device_of, plan_of
+from privbench.compose.plans import (
+    Given,
+    bare_names,
+    check_shared,
+    device_of,
+    plain_part,
+    plan_of,
+)
 from privbench.compose.words import Words
-from privbench.compose.workers import Outcome, spread
+from privbench.compose.workers import Outcome, Watcher, spread
 from privbench.errors import NotApplicable, PrivbenchError, UsageError
 from privbench.plan import Plan
 from privbench.report.report import Names, Report
 from privbench.report.study import StudyTable, save_row, title
 
 
-def one(asked: Words, given: Given | None = None) -> Plan:
+class Single(NamedTuple):
+    """One run to be carried out, and what becomes of its report."""
+
+    plan: Plan
+    outlets: Outlets
+
+
+class Launched(NamedTuple):
+    """The folder of all runs, and what becomes of their reports."""
+
+    out: Path
+    outlets: Outlets
+
+
+def one(asked: Words, given: Given | None = None) -> Single:
     """The plan of one run.
 
     Raises:
@@ -40,11 +62,12 @@ def one(asked: Words, given: Given | None = None) -> Plan:
     with plain_errors():
         loader = ConfigLoaderImpl(config_search_path=_search_path())
         config = loader.load_configuration("run", list(asked.words), run_mode=RunMode.RUN)
-    return plan_of(config, config.hydra.runtime.choices, given or Given())
+    outlets = outlets_of(plain_part(config, "report", "sink"))
+    return Single(plan_of(config, config.hydra.runtime.choices, given or Given()), outlets)
 
 
-def many(asked: Words) -> Path:
-    """Carry out a sweep or study; the folder of all runs.
+def many(asked: Words) -> Launched:
+    """Carry out a sweep or study.
 
     On Hydra's basic launcher rows run in a few forked processes of ours; any other launcher does
     it its own way.
@@ -57,13 +80,14 @@ def many(asked: Words) -> Path:
         overrides = [*asked.words, "hydra.mode=MULTIRUN"]
         master = hydra.compose_config("run", overrides, run_mode=RunMode.MULTIRUN)
         jobs = _count(hydra, master)
+        outlets = outlets_of(plain_part(master, "report", "sink"))
         check_shared(master)
         if _basic(master):
             _here(hydra, master)
         else:
             overrides.append(f"hydra.callbacks.table.jobs={jobs}")
             hydra.multirun("run", job, overrides, with_log_configuration=False)
-    return Path(str(master.out))
+    return Launched(Path(str(master.out)), outlets)
 
 
 def _here(hydra: Hydra, master: DictConfig) -> None:
@@ -90,13 +114,24 @@ def _here(hydra: Hydra, master: DictConfig) -> None:
     def over(outcome: Outcome) -> None:
         if outcome.lost:
             _broken(master, batch[outcome.number], outcome.number, outcome.lost)
-        table.ended(outcome.title or " ".join(batch[outcome.number]), outcome.seconds)
+        table.ended(outcome.title or titles[outcome.number], outcome.seconds, outcome.number)
 
+    titles = [_title(words, str(master.study)) for words in batch]
     composed(0)  # what is wrong with every row is said once, before any runs
     table = StudyTable(str(master.out), str(master.study), len(batch))
+
+    def moves(number: int, stage: str, done: int, total: int) -> None:
+        table.moved(number, f"{titles[number]}: {stage}", done, total)
+
     table.begin()
-    spread(len(batch), _workers(master), row, over)
+    spread(len(batch), _workers(master), row, Watcher(over, moves))
     table.close()
+
+
+def _title(words: Sequence[str], study: str) -> str:
+    """What a row is called before it is composed: its name in a study, else its words."""
+    named = f"+row/{study}="
+    return next((w.removeprefix(named) for w in words if w.startswith(named)), " ".join(words))
 
 
 def _broken(master: DictConfig, overrides: Sequence[str], number: int, reason: str) -> str:

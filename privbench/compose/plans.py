@@ -91,7 +91,7 @@ def check_shared(config: DictConfig) -> None:
     Raises:
         PrivbenchError: every row would fail for that reason.
     """
-    shared = _plain(OmegaConf.masked_copy(config, ["data", "model"]))
+    shared = plain_part(config, "data", "model")
     build_as(DataSource, shared["data"], "data").load()
     network(shared["model"])
 
@@ -198,6 +198,11 @@ def _among(plain: Mapping[str, Any], key: str, known: Sequence[str]) -> str:
     if plain[key] not in known:
         raise UsageError(f"{key}={plain[key]}; expected {' or '.join(known)}")
     return str(plain[key])
+
+
+def plain_part(config: DictConfig, *keys: str) -> dict[str, Any]:
+    """Some keys of a configuration, resolved."""
+    return _plain(OmegaConf.masked_copy(config, list(keys)))
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -12,7 +12,10 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
+
+from privbench.contract import watching
 
 
 @dataclass(frozen=True)
@@ -55,21 +58,34 @@ def can_fork() -> bool:
     return sys.platform == "linux"
 
 
-def spread(
-    count: int, workers: int, job: Callable[[int], str], over: Callable[[Outcome], None]
-) -> None:
+@dataclass(frozen=True)
+class Watcher:
+    """Called in the parent process.
+
+    Args:
+        over: a job is over.
+        moves: job number, what is being done in it, rounds done, rounds in all (0 = not known).
+    """
+
+    over: Callable[[Outcome], None]
+    moves: Callable[[int, str, int, int], None] = lambda *_: None
+
+
+def spread(count: int, workers: int, job: Callable[[int], str], watcher: Watcher) -> None:
     """Do jobs ``0 … count - 1``, each once, ``workers`` at a time.
 
     Every other worker starts from the end of the list, where jobs share least with those at the start.
 
     Args:
         job: does one job and returns its title; what it has to say otherwise it puts on disk.
-        over: called in this process whenever a job is over.
+        watcher: hears in this process how jobs come along.
     """
     if workers < 2 or not can_fork():
         for number in range(count):
             started = time.perf_counter()
-            over(Outcome(number, job(number), time.perf_counter() - started))
+            with watching(partial(watcher.moves, number)):
+                title = job(number)
+            watcher.over(Outcome(number, title, time.perf_counter() - started))
         return
     left = deque(range(count))
     hired: list[_Worker] = []
@@ -79,7 +95,7 @@ def spread(
                 _hire(hired, ready, job, left, place)
             while hired:
                 for key, _ in ready.select():
-                    _answer(key.data, hired, ready, job, left, over)
+                    _answer(key.data, hired, ready, job, left, watcher)
     except BaseException:
         for worker in hired:
             os.kill(worker.pid, signal.SIGTERM)
@@ -95,14 +111,17 @@ def _answer(
     ready: selectors.BaseSelector,
     job: Callable[[int], str],
     left: deque[int],
-    over: Callable[[Outcome], None],
+    watcher: Watcher,
 ) -> None:
     """Hear a worker out, then give it the next job, or replace it where it died."""
     line = worker.answers.readline()
     place = hired.index(worker)
     if line:
-        title, seconds = json.loads(line)
-        over(Outcome(worker.number, title, seconds))
+        said = json.loads(line)
+        if "stage" in said:
+            watcher.moves(worker.number, said["stage"], said["done"], said["total"])
+            return
+        watcher.over(Outcome(worker.number, said["title"], said["seconds"]))
         if left:
             worker.take(_next(left, place))
             return
@@ -110,7 +129,7 @@ def _answer(
     hired.remove(worker)
     how = worker.close()
     if not line:
-        over(Outcome(worker.number, "", 0.0, how or "its process ended early"))
+        watcher.over(Outcome(worker.number, "", 0.0, how or "its process ended early"))
         if left:
             _hire(hired, ready, job, left, place)
 
@@ -141,7 +160,8 @@ def _hire(
         _work(job, os.fdopen(orders_in, "rb"), os.fdopen(answers_out, "wb"))
     os.close(orders_in)
     os.close(answers_out)
-    worker = _Worker(pid, os.fdopen(orders_out, "wb"), os.fdopen(answers_in, "rb"))
+    answers = os.fdopen(answers_in, "rb", buffering=0)  # or a line could wait unseen in a buffer
+    worker = _Worker(pid, os.fdopen(orders_out, "wb"), answers)
     hired.insert(place, worker)
     ready.register(worker.answers, selectors.EVENT_READ, worker)
     worker.take(_next(left, place))
@@ -150,12 +170,17 @@ def _hire(
 def _work(job: Callable[[int], str], orders: BinaryIO, answers: BinaryIO) -> None:
     """The life of a worker. It never returns."""
     code = 0
+
+    def answer(**said: str | float) -> None:
+        answers.write(json.dumps(said).encode() + b"\n")
+        answers.flush()
+
     try:
         for line in orders:
             started = time.perf_counter()
-            title = job(int(line))
-            answers.write(json.dumps([title, time.perf_counter() - started]).encode() + b"\n")
-            answers.flush()
+            with watching(lambda name, done, total: answer(stage=name, done=done, total=total)):
+                title = job(int(line))
+            answer(title=title, seconds=time.perf_counter() - started)
     except KeyboardInterrupt:
         code = 130
     except BaseException:  # noqa: BLE001 - told, and the parent hears of the exit code

@@ -1,12 +1,16 @@
-"""The sliced network and its devices, as far as a map of them needs."""
+"""The sliced network and its devices, as far as a map of them needs.
+
+Reading a report must not import torch, so what the contract says of loads and traffic is said again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-from privbench.contract import Load, Topology, Traffic
+if TYPE_CHECKING:
+    from privbench.contract import Topology
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,26 @@ class Block:
     layer: str
     units: int
     side: str
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a device spends in one step at most, beside what it has."""
+
+    party: str
+    flops: float  # FLOP a step
+    flops_budget: float
+    memory: float  # bytes
+    memory_budget: float
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes per sample between two devices, both ways together."""
+
+    one: str
+    other: str
+    nbytes: float
 
 
 @dataclass(frozen=True)
@@ -52,8 +76,8 @@ class CrowdFacts:
         return cls(
             tuple(Stage(layer.name, layer.place, layer.channels) for layer in topology.layers),
             tuple(Block(s.party, s.layer, len(s.units), s.side) for s in topology.slices),
-            topology.loads,
-            topology.traffic,
+            tuple(Load(**asdict(load)) for load in topology.loads),
+            tuple(Traffic(**asdict(each)) for each in topology.traffic),
         )
 
     @classmethod

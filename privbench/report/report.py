@@ -269,7 +269,7 @@ def _score(facts: dict[str, Any]) -> Score:
 
 def _curve(facts: dict[str, Any]) -> Roc:
     """A curve as stored."""
-    lines = {name: tuple(facts.pop(name)) for name in ("fpr", "tpr", "low", "high")}
+    lines: dict[str, Any] = {name: tuple(facts.pop(name)) for name in ("fpr", "tpr", "low", "high")}
     return Roc(**facts, **lines)
 
 

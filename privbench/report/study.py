@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from privbench.errors import StorageError
+from privbench.report.bars import WHOLE, Bars
 from privbench.report.folder import table_of, write_table
 from privbench.report.printed import print_table
 from privbench.report.report import Report
@@ -47,7 +47,7 @@ class StudyTable:
         self.study = study
         self.jobs = jobs
         self._console = Console(stderr=True)
-        self._progress: Progress | None = None
+        self._progress: Bars | None = None
         self._done = 0
         self._since = 0.0
 
@@ -61,23 +61,21 @@ class StudyTable:
         for file in rows.glob("*/*"):
             file.unlink()
         if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("time left"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._progress.start()
-            self._progress.add_task("starting", total=self.jobs or None)
+            self._progress = Bars(self._console)
+            self._progress.move(WHOLE, "rows", 0, self.jobs)
 
-    def ended(self, title: str, seconds: float) -> None:
-        """One row more."""
+    def moved(self, job: int, what: str, done: int, total: int) -> None:
+        """Something is being done in the row of that number: so many rounds of so many."""
+        if self._progress:
+            self._progress.move(job, what, done, total)
+
+    def ended(self, title: str, seconds: float, job: int | None = None) -> None:
+        """One row more; ``job`` is its number, where it has one."""
         self._done += 1
         if self._progress:
-            task = self._progress.task_ids[0]
-            self._progress.update(task, advance=1, description=title)
+            if job is not None:
+                self._progress.end(job)
+            self._progress.move(WHOLE, "rows", self._done, self.jobs)
             return
         of = f"/{self.jobs}" if self.jobs else ""
         line = f"[{self._done}{of}] {title} {seconds:.1f} s"
@@ -86,7 +84,7 @@ class StudyTable:
     def close(self) -> None:
         """Write table.csv."""
         if self._progress:
-            self._progress.stop()
+            self._progress.close()
         finish(self.out, self.study)
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:

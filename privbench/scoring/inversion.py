@@ -7,7 +7,7 @@ from torch import nn
 
 from privbench.contract import InversionGuess, Samples
 from privbench.errors import PluginError
-from privbench.scoring import images, statistics
+from privbench.scoring import images, rates
 from privbench.scoring.evaluator import judged
 from privbench.scoring.prior import blind_images
 from privbench.scoring.score import Measured, Score, SeatResult
@@ -57,7 +57,7 @@ def score_inversion(
 
 
 def _score(seat: str, hits: torch.Tensor, blind: float, name: str, method: str) -> Score:
-    interval = statistics.clopper_pearson(int(hits.sum()), len(hits))
+    interval = rates.clopper_pearson(int(hits.sum()), len(hits))
     return Score(
         "inversion",
         "evaluator_top1",

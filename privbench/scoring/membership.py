@@ -12,8 +12,8 @@ from torch import Tensor
 from privbench.contract import MembershipGuess, child_rng
 from privbench.errors import PluginError
 from privbench.scoring import statistics
+from privbench.scoring.rates import Interval
 from privbench.scoring.score import Measured, Score, SeatResult
-from privbench.scoring.statistics import Interval
 
 FALSE_POSITIVES = (0.01, 0.001)
 BALANCED = "balanced_accuracy"

@@ -14,7 +14,7 @@ from torch import Tensor
 from privbench.contract import ReconstructionGuess, Samples, child_rng
 from privbench.data.truth import Truth
 from privbench.errors import PluginError
-from privbench.scoring import images, statistics
+from privbench.scoring import images, rates, statistics
 from privbench.scoring.assignment import Assigned, assign, matched
 from privbench.scoring.prior import BlindImage, blind_images, nearest
 from privbench.scoring.score import LOWER_LEAKS, RATES, Measured, Score, SeatResult
@@ -107,7 +107,7 @@ def score_reconstruction(
             f"expected guesses of shape {tuple(shape)}, got {tuple(guess.x.shape[1:])}"
         )
     if not len(victims):
-        nothing = statistics.clopper_pearson(0, 0)
+        nothing = rates.clopper_pearson(0, 0)
         score = Score("reconstruction", "identification", seat, *nothing[:3], n=0, reliable=False)
         return SeatResult(seat, (replace(score, note="it saw no row of anybody else"),))
     sample = bench.truth.sample_of(victims)
@@ -225,7 +225,7 @@ def _score(
     method: str = "",
 ) -> Score:
     if metric in RATES:
-        interval = statistics.clopper_pearson(int(values.sum()), len(values))
+        interval = rates.clopper_pearson(int(values.sum()), len(values))
     else:
         drawn = statistics.numpy_rng(child_rng(rng, "bootstrap", seat, metric))
         interval = statistics.mean_interval(values, drawn)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from privbench.contract import child_rng
-from privbench.scoring import statistics
+from privbench.scoring import rates, statistics
+from privbench.scoring.rates import Interval
 from privbench.scoring.score import LOWER_LEAKS, RATES, Measured, Score, SeatResult
-from privbench.scoring.statistics import Interval
 
 __all__ = ["SeatResult", "summarise"]
 
@@ -122,7 +122,7 @@ def _selected(
             draws.append(_draws(rest, rng))
     value = float(np.mean(estimates))
     if measured[0].metric in RATES:
-        exact = statistics.clopper_pearson(round(hits), count)
+        exact = rates.clopper_pearson(round(hits), count)
         return Interval(value, exact.low, exact.high, count >= FEWEST), seats
     low, high = statistics.percentiles(np.mean(draws, axis=0), count)
     low, high = _opened(low, high, [measured[seat] for seat in seats])
@@ -156,9 +156,9 @@ def _opened(low: float, high: float, measured: list[Measured]) -> tuple[float, f
     if measured[0].member is None:
         if measured[0].metric not in RATES:
             return low, high
-        return statistics.opened(low, high, min(len(m.records) for m in measured))
+        return rates.opened(low, high, min(len(m.records) for m in measured))
     sides = [side for m in measured for side in (_bits(m).sum(), (~_bits(m)).sum())]
-    return statistics.opened(low, high, int(min(sides)))
+    return rates.opened(low, high, int(min(sides)))
 
 
 def _mean_draws(measured: list[Measured], rng: np.random.Generator) -> np.ndarray:

@@ -1,9 +1,8 @@
 """Estimates with 95 % intervals that cover what they say.
 
-Interval of a rate at a fixed threshold: Clopper and Pearson: The use of confidence or fiducial limits
-illustrated in the case of the binomial, 1934, https://doi.org/10.1093/biomet/26.4.404. Of means:
-bootstrap percentiles, expanded for small samples as in Hesterberg: What teachers should know about the
-bootstrap, 2015, https://arxiv.org/abs/1411.5279.
+Intervals of means and of rates at a threshold that is estimated too: bootstrap percentiles, expanded
+for small samples as in Hesterberg: What teachers should know about the bootstrap, 2015,
+https://arxiv.org/abs/1411.5279.
 """
 
 from __future__ import annotations
@@ -15,21 +14,13 @@ import numpy as np
 import torch
 from scipy import stats
 
+from privbench.scoring.rates import Interval, clopper_pearson, opened
+
 DRAWS = 1_000  # bootstrap resamples
 CHUNK = 2_000_000  # numbers held at once while resampling
 BAND_DRAWS = 200  # of a whole curve
 EXPECTED = 10  # non-members above a threshold, for resampling to say where it lies
 FEW = 8  # victims below which the interval of a mean is not trusted
-
-
-class Interval(NamedTuple):
-    """An estimate with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    reliable: bool = True
-    note: str = ""
 
 
 class Difference(NamedTuple):
@@ -46,16 +37,6 @@ def numpy_rng(rng: torch.Generator) -> np.random.Generator:
     return np.random.default_rng(rng.initial_seed())
 
 
-def clopper_pearson(hits: int, n: int, level: float = 0.95) -> Interval:
-    """Exact interval of a rate: ``hits`` of ``n`` independent trials."""
-    if n == 0:
-        return Interval(float("nan"), 0.0, 1.0, False)
-    tail = (1 - level) / 2
-    low = stats.beta.ppf(tail, hits, n - hits + 1) if hits else 0.0
-    high = stats.beta.ppf(1 - tail, hits + 1, n - hits) if hits < n else 1.0
-    return Interval(hits / n, float(low), float(high))
-
-
 def counts(n: int, draws: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of ``n`` records occurs in each resample: ``(draws, n)``."""
     picked = rng.integers(0, n, size=(draws, n)) + np.arange(draws)[:, None] * n
@@ -69,19 +50,6 @@ def percentiles(draws: np.ndarray, n: int | None = None) -> tuple[float, float]:
         tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1))
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def opened(low: float, high: float, n: int) -> tuple[float, float]:
-    """The interval of a share, where every resample gave 0 or every one gave 1.
-
-    Resampling saw no spread, which is no proof that there is none: then the interval is that of as
-    many misses (or hits) in a row as there are records, ``n``.
-    """
-    if low == high == 1.0:
-        return clopper_pearson(n, n).low, high
-    if low == high == 0.0:
-        return low, clopper_pearson(0, n).high
-    return low, high
 
 
 def mean_draws(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:

@@ -20,11 +20,11 @@ ROWS = sorted(plugins.listing()["row/compare"])
 
 
 def _plan(*words: str) -> Plan:
-    return one(understood(words, multirun=True))
+    return one(understood(words, multirun=True)).plan
 
 
 def _row_is_a_plan(row: str) -> None:
-    plan = one(Words((f"+row/compare={row}",)))
+    plan = one(Words((f"+row/compare={row}",))).plan
     regime = plan.names.regime.partition("_matched")[0]
     assert all(word in row for word in (regime, plan.names.threat, plan.names.attack))
 

@@ -61,7 +61,7 @@ def plan(digits: DataSource, shared: Path) -> Callable[..., Plan]:
         settled = (*QUICK, f"out={shared}", *words)
         if "regime=fedavg" in words:
             settled = tuple(word for word in settled if word != "regime.epochs=2")
-        return one(Words(tuple(_settable(settled))), Given(model=NETWORK, data=digits))
+        return one(Words(tuple(_settable(settled))), Given(model=NETWORK, data=digits)).plan
 
     return make
 

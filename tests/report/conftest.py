@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from privbench.contract import Load, Traffic
-from privbench.report.crowd import Block, CrowdFacts, Stage
+from privbench.report.crowd import Block, CrowdFacts, Load, Stage, Traffic
 from privbench.report.report import Names, Refusal, Report, Run, SeatFacts, Target
 from privbench.scoring.score import Pictures, Roc, Score
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from privbench.scoring import statistics
+from privbench.scoring import rates, statistics
 from privbench.scoring.score import Measured, Score, SeatResult
 from privbench.scoring.seats import summarise
 
@@ -9,7 +9,7 @@ from privbench.scoring.seats import summarise
 def hits_of(seat, hits, metric="identification"):
     """A seat's result from one value a victim."""
     records = np.arange(len(hits))
-    found = statistics.clopper_pearson(int(hits.sum()), len(hits))
+    found = rates.clopper_pearson(int(hits.sum()), len(hits))
     score = Score("reconstruction", metric, seat, *found[:3], n=len(hits), blind=0.002)
     return SeatResult(seat, (score,), (Measured(metric, records, hits.astype(float)),))
 

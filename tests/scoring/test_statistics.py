@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from privbench.scoring import statistics
+from privbench.scoring import rates, statistics
 
 EXACT = 179  # of 200: one-sided exact binomial test at level 0.001 of a coverage of 0.95
 BOOTSTRAP = 171  # the same of a bootstrap's coverage, which may be 0.92
@@ -16,10 +16,10 @@ def gaussian(seed, mu, each=500):
 
 
 def test_clopper_pearson_known_values():
-    assert statistics.clopper_pearson(0, 10)[:3] == pytest.approx((0, 0, 0.3085), abs=1e-4)
-    assert statistics.clopper_pearson(10, 10)[:3] == pytest.approx((1, 0.6915, 1), abs=1e-4)
-    assert statistics.clopper_pearson(5, 50)[:3] == pytest.approx((0.1, 0.0333, 0.2181), abs=1e-4)
-    assert not statistics.clopper_pearson(0, 0).reliable
+    assert rates.clopper_pearson(0, 10)[:3] == pytest.approx((0, 0, 0.3085), abs=1e-4)
+    assert rates.clopper_pearson(10, 10)[:3] == pytest.approx((1, 0.6915, 1), abs=1e-4)
+    assert rates.clopper_pearson(5, 50)[:3] == pytest.approx((0.1, 0.0333, 0.2181), abs=1e-4)
+    assert not rates.clopper_pearson(0, 0).reliable
 
 
 @pytest.mark.parametrize(("mu", "value"), [(0.5, 0.6382), (1, 0.7602), (2, 0.9214), (3, 0.9831)])

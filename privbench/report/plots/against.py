@@ -29,7 +29,7 @@ from privbench.report.plots.style import (
 )
 from privbench.report.report import Report
 from privbench.scoring.score import Score
-from privbench.scoring.statistics import clopper_pearson
+from privbench.scoring.rates import clopper_pearson
 
 LABELS = 24  # points of one panel that are named
 NAME = 64  # characters of a name

@@ -15,7 +15,7 @@ from privbench.report.plots import against, reconstructions, roc
 from privbench.report.plots.labels import spread
 from privbench.report.report import Report
 from privbench.scoring.score import Pictures, Score
-from privbench.scoring.statistics import clopper_pearson
+from privbench.scoring.rates import clopper_pearson
 
 
 def named(report: Report, **names: str) -> Report:
