@@ -68,7 +68,7 @@
       show(map, gid);
     };
     for (const part of parts) {
-      const gid = part.dataset.gid.replace(/-(label|value)$/, "");
+      const gid = part.dataset.gid;
       const owner = map.blocks[gid] ?? gid;
       const facts = map.parts[owner];
       if (!facts) continue;
@@ -77,7 +77,7 @@
         choose(owner);
         if (matchMedia("(max-width: 62rem)").matches) panel.scrollIntoView({ block: "nearest" });
       });
-      if (gid !== part.dataset.gid || gid !== owner) continue; // labels and blocks point at their device
+      if (gid !== owner) continue; // a block: its device is walked to, not it
       part.setAttribute("tabindex", "0");
       part.setAttribute("role", "button");
       part.setAttribute("aria-label", `${facts.name}: ${facts.verdict}${facts.value === undefined ? "" : `, ${shown(facts.value, facts.metric)}`}`);
