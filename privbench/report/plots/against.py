@@ -28,8 +28,8 @@ from privbench.report.plots.style import (
     panel,
 )
 from privbench.report.report import Report
-from privbench.scoring.score import Score
 from privbench.scoring.rates import clopper_pearson
+from privbench.scoring.score import Score
 
 LABELS = 24  # points of one panel that are named
 NAME = 64  # characters of a name

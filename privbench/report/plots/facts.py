@@ -127,8 +127,13 @@ class Scale:
             top = max([*values, blind])
         return cls(metric, blind, top if top != blind else blind + 1)
 
-    def colour(self, score: Score | None) -> str | None:
-        """The colour of a score; None where there is no number."""
+    def share(self, score: Score | None) -> float | None:
+        """How far a score stands from guessing, 0 to 1; None where there is no number."""
         if score is None or not math.isfinite(score.value):
             return None
-        return ramp((score.value - self.blind) / (self.top - self.blind))
+        return min(max((score.value - self.blind) / (self.top - self.blind), 0.0), 1.0)
+
+    def colour(self, score: Score | None) -> str | None:
+        """The colour of a score; None where there is no number."""
+        share = self.share(score)
+        return None if share is None else ramp(share)

@@ -68,7 +68,8 @@ def _keys(figure: Figure, crowd: Crowd) -> None:
     axes = canvas(figure, 0.08, 0.05, WIDTH - 0.16, STRIP - 0.1)
     score = next(spot.score for spot in crowd.devices.values() if spot.score)
     _bar(axes, crowd.scale, words(score))
-    spots = [*crowd.devices.values(), *([crowd.coordinator] if crowd.coordinator else [])]
+    links = [link for link in crowd.links if link.score]
+    spots = [*crowd.devices.values(), *links, *([crowd.coordinator] if crowd.coordinator else [])]
     present = [word for word in MARKS if word in {spot.verdict for spot in spots}]
     for place, word in enumerate(present):
         mark = mark_of(word)

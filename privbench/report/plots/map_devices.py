@@ -90,11 +90,11 @@ def _link(axes: Axes, crowd: Crowd, link: Link, places: Places, wide: float, ord
     bend = 0.45 if places.ring else 0.0
     half = ((one[0] + other[0]) / 2, (one[1] + other[1]) / 2)
     knot = tuple(h + bend * (m - h) for h, m in zip(half, places.middle, strict=True))
-    colour = crowd.scale.colour(link.score)
+    colour, share = crowd.scale.colour(link.score), crowd.scale.share(link.score)
     patch = PathPatch(
         Path([one, (knot[0], knot[1]), other], [Path.MOVETO, Path.CURVE3, Path.CURVE3]),
         facecolor="none", edgecolor=colour or MUTED, linewidth=wide if colour else 0.6 * wide,
-        alpha=0.95 if colour else 0.4, zorder=order, capstyle="butt",
+        alpha=0.4 if share is None else 0.5 + 0.45 * share, zorder=order, capstyle="butt",
         linestyle=mark_of(link.verdict).line,
     )  # fmt: skip
     put(axes, patch, link.gid)

@@ -117,7 +117,7 @@ def _draw(axes: Axes, lines: Sequence[Line], regimes: Sequence[str]) -> float:
         curve = line.curve
         low, high = np.maximum(curve.low, least / 3), np.maximum(curve.high, least / 3)
         axes.fill_between(
-            curve.fpr, low, high, color=COLOURS[kind], alpha=0.08, linewidth=0, zorder=2
+            curve.fpr, low, high, color=COLOURS[kind], alpha=0.12, linewidth=0, zorder=2
         )
         tpr = np.maximum(curve.tpr, least / 3)
         style = LINES[(kind + turn) % len(LINES)]

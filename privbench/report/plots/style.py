@@ -123,4 +123,4 @@ def on(colour: str) -> str:
 
 def ramp(share: float) -> str:
     """The colour at ``share`` of the way from guessing to all."""
-    return to_hex(RAMP(min(max(share, 0.0), 1.0)))
+    return to_hex(RAMP(share))

@@ -14,8 +14,8 @@ from privbench.errors import UsageError
 from privbench.report.plots import against, reconstructions, roc
 from privbench.report.plots.labels import spread
 from privbench.report.report import Report
-from privbench.scoring.score import Pictures, Score
 from privbench.scoring.rates import clopper_pearson
+from privbench.scoring.score import Pictures, Score
 
 
 def named(report: Report, **names: str) -> Report:
