@@ -6,7 +6,7 @@ STAMP := $(ENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench golden wheel clean
+.PHONY: help run test check bench golden pictures wheel clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,8 +14,9 @@ help: ## say what there is
 run: $(STAMP) ## the whole comparison: make run, or make run WORDS="attack=lira seed=1"
 	$(BIN)/privbench $(WORDS)
 
-test: $(STAMP) ## quick suite, then the wheel in an environment of its own
+test: $(STAMP) ## the wheel in an environment of its own, the page in a browser, the quick suite
 	$(BIN)/python -m pytest -n 0 -m wheel
+	$(BIN)/python -m pytest -n 0 -m browser -rs
 	$(BIN)/python -m pytest
 
 check: $(STAMP) ## format, lint, types, import rules
@@ -29,6 +30,9 @@ bench: $(STAMP) ## measure; writes benchmarks/results.json; some only: make benc
 
 golden: $(STAMP) ## slow tests and figures of the literature
 	$(BIN)/python -m pytest -n 0 -m "slow or golden"
+
+pictures: $(STAMP) ## photograph the report of the last "make run" for the README; needs Chromium
+	$(BIN)/python docs/pictures.py
 
 wheel: $(STAMP) ## build dist/*.whl
 	$(BIN)/python -m build --wheel --no-isolation
