@@ -55,22 +55,27 @@ class Command:
         self._process.kill()
         self._process.wait()
         if self._process.stdin:
-            self._process.stdin.close()
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
 
-    def finish(
-        self, given: str, seconds: float, hopeless: Callable[[str], bool] | None = None
-    ) -> Ended:
-        """Hand over what it reads from standard input, and wait.
+    def tell(self, line: str) -> None:
+        """Hand over one line, short enough for a pipe's buffer; nobody waits for an answer."""
+        if self._process.stdin:
+            with suppress(BrokenPipeError):
+                self._process.stdin.write(f"{line}\n".encode())
+                self._process.stdin.flush()
+
+    def finish(self, seconds: float, hopeless: Callable[[str], bool] | None = None) -> Ended:
+        """Say that no more lines come, and wait.
 
         Args:
-            given: short enough for a pipe's buffer: a line, a path.
             seconds: how long, at most.
             hopeless: looks at what was said so far; True = waiting longer is of no use.
         """
         end = time.monotonic() + seconds
         if self._process.stdin:
-            with suppress(BrokenPipeError), self._process.stdin as pipe:
-                pipe.write(given.encode())
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
         while True:
             try:
                 return Ended(self._process.wait(timeout=POLL), self._text())

@@ -135,8 +135,11 @@ def curves(report: Report) -> tuple[Curve, ...]:
 
 def png(figure: Figure) -> bytes:
     """A figure as a picture file."""
+    from privbench.report.plots.style import house_style
+
     held = io.BytesIO()
-    figure.savefig(held, format="png", dpi=110)
+    with house_style():
+        figure.savefig(held, format="png", dpi=110)
     return held.getvalue()
 
 

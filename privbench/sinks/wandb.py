@@ -14,12 +14,16 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from privbench.errors import StorageError, UsageError
 from privbench.sinks.base import Mirror, Sink
 from privbench.sinks.bounded import Command, Ended
-from privbench.sinks.wandb_runs import runs_of
+from privbench.sinks.rows import row_of
+from privbench.sinks.wandb_runs import runs_of, shown
+
+if TYPE_CHECKING:
+    from privbench.sinks.wandb_log import RunFacts, Work
 
 AT_ONCE = 8  # runs that wandb sync sends at a time
 
@@ -90,33 +94,39 @@ class WandbSink(Sink):
         env = _environment(place, agent)
         said = place / "write.log"
         with Command("privbench.sinks.wandb_log", env=env, cwd=place, said=said) as client:
-            runs = runs_of(mirror, place, agent.get("WANDB_RUN_ID", ""))
-            work = {
-                "root": str(place.resolve().parent),
-                "project": self.project,
-                "entity": self.entity,
-                "group": mirror.study or "runs",
-                "runs": runs,
-            }
-            todo = place / "work.json"
-            todo.write_text(json.dumps(work), encoding="utf-8")
-            ended = client.finish(str(todo.resolve()), self.timeout)
-        todo.unlink()
+            rows = [row_of(report) for report in mirror.reports]
+            runs = runs_of(mirror, rows, agent.get("WANDB_RUN_ID", ""))
+            client.tell(self._work(runs[:-1], mirror, place / "rows.json"))
+            last: RunFacts = {**runs[-1], "shown": shown(mirror, rows, place, runs[-1]["id"])}
+            client.tell(self._work([last], mirror, place / "last.json"))
+            ended = client.finish(self.timeout)
         if ended.code != 0:
             stopped = (
                 f"was stopped after {self.timeout:g} s; allow more with sink.wandb.timeout=..."
             )
-            last = (ended.text.strip().splitlines() or ["it said nothing"])[-1]
-            why = stopped if ended.code is None else f"ended with: {last}"
+            words = (ended.text.strip().splitlines() or ["it said nothing"])[-1]
+            why = stopped if ended.code is None else f"ended with: {words}"
             raise StorageError(f"the W&B client {why} (all of it: {said})")
         return [next(iter(place.glob(f"offline-run-*-{run['id']}"))) for run in runs]
+
+    def _work(self, runs: list[RunFacts], mirror: Mirror, file: Path) -> str:
+        """Put runs into a file for the client; its path."""
+        work: Work = {
+            "root": str(file.resolve().parents[1]),
+            "project": self.project,
+            "entity": self.entity,
+            "group": mirror.study or "runs",
+            "runs": runs,
+        }
+        file.write_text(json.dumps(work), encoding="utf-8")
+        return str(file.resolve())
 
     def _send(self, written: list[Path], place: Path) -> str:
         """Hand the runs to ``wandb sync``; what arrived has a marker beside it."""
         env = _environment(place, {})
         words = ["wandb", "sync", "-n", str(AT_ONCE), *(str(path.resolve()) for path in written)]
         with Command(*words, env=env, cwd=Path.cwd(), said=place / "sync.log") as client:
-            ended = client.finish("", self.timeout, lambda said: _hopeless(said, len(written)))
+            ended = client.finish(self.timeout, lambda said: _hopeless(said, len(written)))
         left = [path for path in written if not any(path.glob("*.wandb.synced"))]
         if not left:
             where = re.search(r"View run .* at (\S+)/runs/", ended.text)

@@ -1,8 +1,8 @@
 """Writes runs with the real W&B client: a process of its own, that ends and takes everything along.
 
-``python -m privbench.sinks.wandb_log`` imports wandb first, then reads from standard input the path of a
-JSON file (see ``Work``), so that the caller can draw figures meanwhile. It is always offline: nothing here
-waits for a network.
+``python -m privbench.sinks.wandb_log`` imports wandb, then reads paths of JSON files (see ``Work``) from
+standard input, a line each, and writes what each one holds, so that the caller can draw figures meanwhile.
+It is always offline: nothing here waits for a network.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class RunFacts(TypedDict):
 
 
 class Work(TypedDict):
-    """Everything to be written."""
+    """Some runs to be written."""
 
     root: str
     project: str
@@ -127,4 +127,5 @@ def _kind(cells: tuple[Any, ...]) -> type:
 
 if __name__ == "__main__":
     wandb.setup()  # starts the client's service
-    write(json.loads(Path(sys.stdin.read()).read_text(encoding="utf-8")))
+    for line in sys.stdin:
+        write(json.loads(Path(line.rstrip("\n")).read_text(encoding="utf-8")))

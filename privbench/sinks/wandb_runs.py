@@ -12,27 +12,23 @@ import yaml
 from privbench.report.columns import COLUMNS
 from privbench.report.report import Report, write_whole
 from privbench.sinks.base import Mirror
-from privbench.sinks.rows import Row, png, row_of
+from privbench.sinks.rows import Row, png
 
 if TYPE_CHECKING:
     from privbench.sinks.wandb_log import RunFacts, Shown
 
 
-def runs_of(mirror: Mirror, place: Path, agent_id: str = "") -> list[RunFacts]:
-    """A run a report and one for the study; a single report is one run that holds everything.
+def runs_of(mirror: Mirror, rows: Sequence[Row], agent_id: str = "") -> list[RunFacts]:
+    """A run a report and, where there are several, one for the study: it comes last.
 
     Args:
-        place: where pictures and page are put for the client to take.
         agent_id: id that a sweep agent chose for the only report.
     """
-    rows = [row_of(report) for report in mirror.reports]
     runs = [_run(report, row) for report, row in zip(mirror.reports, rows, strict=True)]
     if len(runs) == 1:
         runs[0]["id"] = agent_id or runs[0]["id"]
-    else:
-        runs.append(_study(mirror, runs))
-    runs[-1]["shown"] = _shown(mirror, rows, place, runs[-1]["id"])
-    return runs
+        return runs
+    return [*runs, _study(mirror, runs)]
 
 
 def _run(report: Report, row: Row) -> RunFacts:
@@ -74,8 +70,12 @@ def _study(mirror: Mirror, runs: list[RunFacts]) -> RunFacts:
     }
 
 
-def _shown(mirror: Mirror, rows: Sequence[Row], place: Path, key: str) -> Shown:
-    """The table, the figures and the page, without private pictures unless they may leave."""
+def shown(mirror: Mirror, rows: Sequence[Row], place: Path, key: str) -> Shown:
+    """The table, the figures and the page, without private pictures unless they may leave.
+
+    Args:
+        place: where pictures and page are put for the client to take, under the run's ``key``.
+    """
     drawn = place / "figures" / key
     drawn.mkdir(parents=True, exist_ok=True)
     for old in drawn.iterdir():
