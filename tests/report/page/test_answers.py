@@ -21,9 +21,10 @@ def _told(*reports: Report, thing: str = "image") -> dict[str, Answer]:
 def test_a_reader_learns_which_devices_see_too_much(study: tuple[Report, ...]) -> None:
     told = _told(*study)
     assert told["SliceNet crowd"].main == (
-        "2 of 4 devices (device-0 and device-1) can pick out nearly every private image "
+        "2 of 6 devices (device-0 and device-1) can pick out nearly every private image "
         "(the worst: 98.5 of 100; guessing: 0.2 of 100). 1 more can pick out a few private images "
-        "(at most 6.25 of 100; guessing: 0.2 of 100). For the other 1 this was not shown."
+        "(at most 6.25 of 100; guessing: 0.2 of 100). For 1 more this was not shown. "
+        "2 could not be attacked this way."
     )
     assert told["Centralized training"].main == (
         "Whoever trains the model is handed every private image: the protocol sends them, nothing is "
@@ -62,6 +63,40 @@ def test_the_most_telling_run_speaks_and_names_itself(study: tuple[Report, ...])
     told = _told(weak, strong)["Centralized training with DP-SGD"].main
     assert told.startswith("Anyone who holds the released model can tell, often, whose record")
     assert told.endswith("Most telling of 2 runs: better (tuned).")
+
+
+def test_a_model_equal_to_one_that_was_not_shown_to_leak_is_not_said_to(
+    study: tuple[Report, ...],
+) -> None:
+    low = replace(study[4], scores=(replace(study[4].scores[0], value=0.505, low=0.47),))
+    assert _told(low)["SliceNet crowd"].main == (
+        "Anyone who holds the released model was not shown to do better than guessing, exactly as after "
+        "centralized training (right for 50.5 of 100 pairs; guessing: 50 of 100)."
+    )
+
+
+def test_seats_that_leak_by_chance_are_no_finding(study: tuple[Report, ...]) -> None:
+    crowd = study[3]
+    scores = tuple(replace(s, low=0.0) if s.seat == "worst" else s for s in crowd.scores)
+    told = _told(replace(crowd, scores=scores))["SliceNet crowd"].main
+    assert told.startswith(
+        "None of 6 devices was shown to do better than guessing, though 3 of 4 lie above it one by one, "
+        "as some do by chance"
+    )
+    assert "no proof of safety" in told
+
+
+def test_a_goal_without_headline_is_told_by_its_first_metric(study: tuple[Report, ...]) -> None:
+    score = replace(
+        study[3].scores[0], goal="attribute", metric="accuracy", seat="device-0", blind=0.5
+    )
+    scores = (score, replace(score, seat="device-1"), replace(score, metric="gain", value=7.0))
+    names = replace(study[3].names, goal="attribute")
+    told = _told(replace(study[3], names=names, scores=scores, refusals=()))["SliceNet crowd"].main
+    assert told == (
+        "All 2 devices (device-0 and device-1) can find out more than by guessing (attribute) "
+        "(the worst: accuracy 0.99; guessing: 0.5)."
+    )
 
 
 def test_defences_and_other_data_have_answers_of_their_own(study: tuple[Report, ...]) -> None:
