@@ -13,7 +13,7 @@ from privbench.errors import StorageError
 from privbench.report.index import index
 from privbench.report.pictures import load_pictures
 from privbench.report.report import Report, write_whole
-from privbench.report.rows import SCHEMA, frame_of, height, rows_of
+from privbench.report.rows import SCHEMA, csv_of, frame_of, height, rows_of
 
 
 class Stored(Sequence[Report]):
@@ -105,7 +105,7 @@ def write_table(reports: Sequence[Report], file: Path) -> None:
         StorageError: the file cannot be written.
     """
     try:
-        write_whole(file, table_of(reports).to_csv(index=False))
+        write_whole(file, csv_of(lines_of(reports)))
     except OSError as cause:
         raise StorageError(
             f"cannot write '{file}': {cause}; expected a writable folder with space left"

@@ -17,7 +17,7 @@ from privbench.report.columns import COLUMNS
 from privbench.report.folder import gather, lines_of, table_of
 from privbench.report.index import FILE, index, slim
 from privbench.report.report import Refusal, Report
-from privbench.report.rows import rows_of
+from privbench.report.rows import csv_of, rows_of
 
 
 def _named(report: Report, fingerprint: str, **names: str) -> Report:
@@ -66,6 +66,13 @@ def test_stored_rows_are_those_of_the_reports(report: Report, tmp_path: Path) ->
         assert [one.names for one in found.reports] == [one.names for one in kinds]
         assert lines_of(found.reports)["run"].to_pylist() == lines_of(kinds)["run"].to_pylist()
         assert table_of(found.reports).to_csv() == table_of(kinds).to_csv()
+
+
+def test_table_csv_is_what_pandas_writes(report: Report) -> None:
+    odd = replace(report, names=replace(report.names, row='a "b", c\n', data="ü"), refusals=())
+    tiny = replace(report.scores[0], value=1e-5, low=-math.inf, n=0)
+    for kinds in (_kinds(report), [odd], [report, replace(odd, scores=(tiny,))], []):
+        assert csv_of(rows_of(kinds)) == table_of(kinds).to_csv(index=False)
 
 
 def test_a_slim_report_has_the_same_table(report: Report, tmp_path: Path) -> None:
