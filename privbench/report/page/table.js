@@ -219,7 +219,7 @@
   }
   const every = element("input", { type: "checkbox", id: "every" });
   every.addEventListener("change", () => { state.every = every.checked; update(); });
-  filters.append(element("label", { class: "check" }, every, "every metric and seat"));
+  if (columns.head.of.includes(false)) filters.append(element("label", { class: "check" }, every, "every metric and seat"));
   more.addEventListener("click", () => {
     const from = Math.min(state.shown, chosen.length);
     state.shown += SLICE;
