@@ -18,6 +18,7 @@ from typing import Any
 
 import compare
 import membership
+import pages
 import seal
 import shadows
 from figure import Circumstances, Figure, Group, Measurement
@@ -34,6 +35,7 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
         folder: empty; what is launched runs and writes in it.
     """
     whole = compare.Comparison(folder)
+    shown = pages.Pages(whole, folder)
     return (
         Measurement(
             name="cold", what="`privbench` cold", asked="under 150 s, under 3 GiB", run=whole.cold
@@ -64,6 +66,24 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
             what="membership on the bench configuration",
             asked="mean AUC at least 0.600, mean TPR at 1 % FPR at least 5.5 %",
             run=membership_figures,
+        ),
+        Measurement(
+            name="page",
+            what="`privbench report` over the compare study",
+            asked="under 3 s, page under 3 MiB",
+            run=shown.page,
+        ),
+        Measurement(
+            name="many",
+            what="`privbench report` over 5,000 stored runs",
+            asked="under 5 s, page under 10 MiB",
+            run=shown.many,
+        ),
+        Measurement(
+            name="dashboard",
+            what="`sink=wandb` on the compare study",
+            asked="under 5 % more",
+            run=shown.dashboard,
         ),
     )
 

@@ -17,6 +17,7 @@ STYLE = {
 }
 SHORT = {"identification": "ident.", "evaluator_top1": "top-1"}
 """Headline metrics, as the screen names them."""
+MOST = 300  # lines of a table; thousands take the terminal longer to print than to compute
 WIDTH = 156  # columns that ten cells need; a narrower screen wraps lines, a pipe gets them whole
 
 
@@ -37,7 +38,8 @@ def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:
     table.add_column("verdict", no_wrap=True)
     notes: list[str] = []
     previous = None
-    for _, row in headlines(frame).iterrows():
+    lines = headlines(frame)
+    for _, row in lines[:MOST].iterrows():
         if previous not in (None, row["regime"]):
             table.add_section()
         previous = row["regime"]
@@ -46,6 +48,8 @@ def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:
         file=console.file, width=max(console.width, WIDTH), force_terminal=console.is_terminal
     )
     wide.print(table)
+    if len(lines) > MOST:
+        console.print(f"and {len(lines) - MOST:,} lines more", highlight=False)
     if frame["seat"].isin(SUMMARY).any():
         console.print("worst, median, best: of all seats of that threat; the worst learns most")
     for number, note in enumerate(notes, start=1):

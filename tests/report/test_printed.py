@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from privbench.report.folder import table_of
-from privbench.report.printed import headlines, print_table
+from privbench.report.printed import MOST, headlines, print_table
 from privbench.report.report import Names, Report, SeatFacts, Target
 from privbench.scoring.score import Score
 
@@ -108,3 +108,9 @@ def test_words_that_look_like_markup_are_printed_as_they_are(report: Report) -> 
     failed = Report(Names(regime="given", threat="released", attack="mine"), "failed", "x[bold]y")
     assert "[1] x[bold]y" in _printed(failed)
     assert "failed [1]" in _printed(failed)
+
+
+def test_a_table_of_thousands_is_cut_and_counted(report: Report) -> None:
+    text = _printed(*[report] * (MOST // 2 + 2))
+    assert text.count("not applicable [1]") == MOST // 2
+    assert "and 4 lines more" in text
