@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from privbench.errors import UsageError
+from privbench.errors import StorageError, UsageError
 from privbench.report.report import Report
 
 if TYPE_CHECKING:
@@ -38,9 +38,18 @@ class Mirror:
     images: bool = False
 
     def place(self, name: str) -> Path:
-        """The folder of one sink's files, made if need be."""
+        """The folder of one sink's files, made if need be.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
         place = self.folder / "sinks" / name
-        place.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as cause:
+            raise StorageError(
+                f"cannot make '{place}': {cause}; expected a writable folder"
+            ) from cause
         return place
 
 

@@ -47,7 +47,7 @@ class TensorboardSink(Sink):
 
 def _folders(rows: Sequence[Row]) -> list[str]:
     """A folder a run, named as people know it; the key tells runs of one name apart."""
-    plain = [re.sub(r"[^\w.=-]+", "-", row.name)[:80] for row in rows]
+    plain = [re.sub(r"[^\w.=-]+", "-", row.name)[:80].strip(".") or "run" for row in rows]
     return [
         name if plain.count(name) == 1 and name != STUDY else f"{name}-{row.key[:6]}"
         for name, row in zip(plain, rows, strict=True)
