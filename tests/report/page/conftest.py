@@ -25,10 +25,6 @@ MISSING = (
 DEVICES = [f"device-{i}" for i in range(4)]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "browser: drives report.html in headless Chromium")
-
-
 def _score(seat: str, value: float, **more: Any) -> Score:
     base = {"goal": "reconstruction", "metric": "identification", "n": 200, "blind": 0.002}
     low, high = max(0.0, value - 0.0312), min(1.0, value + 1 / 48)
