@@ -93,9 +93,12 @@ class _Figures:
     reports: Sequence[Report]
 
     def __call__(self, images: bool) -> Mapping[str, Figure]:
+        from privbench.report.chosen import read_whole
         from privbench.report.plots import drawings
 
-        return {each.name: each.figure for each in drawings(self.reports, images)}
+        return {
+            each.name: each.figure for each in drawings(read_whole(self.reports).reports, images)
+        }
 
 
 def outlets_of(plain: Mapping[str, Any]) -> Outlets:

@@ -14,7 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from privbench.errors import PrivbenchError, StorageError
-from privbench.report.folder import Stored, lines_of
+from privbench.report.chosen import read_whole
+from privbench.report.folder import lines_of
 from privbench.report.page.answers import answers
 from privbench.report.page.figures import figures_of, panels
 from privbench.report.page.made import making
@@ -24,8 +25,6 @@ from privbench.report.page.words import COLUMNS
 from privbench.report.plots import drawings
 from privbench.report.report import Report, write_whole
 
-DRAWN = 40
-"""Runs that are read whole: figures are drawn of them, and their circumstances told."""
 SCRIPTS = ("theme.js", "table.js", "figures.js", "map.js")
 
 
@@ -63,7 +62,7 @@ def render(
         problems: a sentence for each file that could not be read.
     """
     lines = lines_of(reports)
-    whole, unread = _whole(reports)
+    whole, unread = read_whole(reports)
     album, told = Album(), [*problems, *unread]
     made, maps = _figures(whole, album, images, told)
     thing = "image" if any(report.pictures for report in whole) else "record"
@@ -107,31 +106,6 @@ def _figures(
             f"no figure could be drawn ({type(cause).__name__}: {cause}); the table is whole"
         )
         return (), {}
-
-
-def _whole(reports: Sequence[Report]) -> tuple[tuple[Report, ...], list[str]]:
-    """All of few reports; of many the first of each kind. And what could not be read."""
-    places = list(range(len(reports)))
-    if len(reports) > DRAWN:
-        places = _first_of_each_kind(reports)
-    read, unread = [], []
-    for place in places:
-        try:
-            report = reports[place]
-        except StorageError as error:
-            unread.append(str(error))
-            continue
-        read.append(report)
-        if isinstance(reports, Stored):
-            unread += reports.problems(place)
-    return tuple(read), unread
-
-
-def _first_of_each_kind(reports: Sequence[Report]) -> list[int]:
-    """The first run of each regime, defence, threat and attack; no more than ``DRAWN``."""
-    kind = ["data", "model", "regime", "defense", "threat", "attack", "variant"]
-    first = lines_of(reports).group_by(kind).aggregate([("run", "min")])
-    return sorted(first["run_min"].to_pylist())[:DRAWN]
 
 
 def _environment() -> Environment:

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 
 from privbench.errors import StorageError
+from privbench.report import chosen
 from privbench.report import page as room
 from privbench.report.folder import gather, lines_of, table_of, write_table
 from privbench.report.page import render, write_page
@@ -185,7 +186,7 @@ def test_of_many_runs_some_are_read_whole_and_the_page_says_which(
         report.save(tmp_path / f"{i}")
     (tmp_path / "3" / "pictures.safetensors").write_bytes(b"cut")
     (tmp_path / "5" / "report.json").write_text("{")
-    monkeypatch.setattr(room, "DRAWN", 4)
+    monkeypatch.setattr(chosen, "DRAWN", 4)
     found = gather(tmp_path)
     page = render(found.reports, "many", problems=found.damaged)
     assert "those of 4 of 11 runs" in page
