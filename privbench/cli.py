@@ -7,6 +7,7 @@ rows; 130 = interrupted.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -66,15 +67,29 @@ def main(argv: Sequence[str]) -> int:
             print("\x1b[?25h", end="", file=sys.stderr)  # a progress bar had hidden the cursor
         kept = [word for word in words if not word.lstrip("+").startswith("again=")]
         print(
-            "\ninterrupted; finished rows are kept. To go on: " + " ".join(["privbench", *kept]),
+            "\ninterrupted; finished rows are kept. To go on: " + shlex.join(["privbench", *kept]),
             file=sys.stderr,
         )
         return INTERRUPTED
     except PrivbenchError as error:
-        if "debug=true" in (word.lower() for word in words):
+        if _debugged(words):
             traceback.print_exc()
+            print(error.traceback, end="", file=sys.stderr)
         print(f"privbench: {error}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError | PluginError) else FAILED
+    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback unasked
+        if _debugged(words):
+            traceback.print_exc()
+        print(
+            f"privbench: {type(error).__name__}: {error}; that was not foreseen (debug=true shows "
+            "where): please report it",
+            file=sys.stderr,
+        )
+        return FAILED
+
+
+def _debugged(words: Sequence[str]) -> bool:
+    return "debug=true" in (word.lower() for word in words)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -132,11 +147,12 @@ def _further(
     outlets: Outlets, study: str, reports: Sequence[Report], folder: Path, screen: Console
 ) -> None:
     """The page and the dashboards, once results are on disk and on the screen."""
-    from privbench.compose.outlets import to_stderr
+    from privbench.compose.outlets import Shown, to_stderr
 
-    page = outlets.write_page(reports, folder, study or "one run")
+    shown = Shown(reports, study or "one run")
+    page = shown.page(folder, outlets.images)
     screen.print(f"To look at: {page}", soft_wrap=True, highlight=False)
-    outlets.mirror(study, reports, folder, to_stderr)
+    outlets.mirror(shown, study, folder, to_stderr)
 
 
 def _report(words: list[str]) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from privbench import experiment
 from privbench.compose.launch import is_sweep, one
-from privbench.compose.outlets import run_folder, to_stderr
+from privbench.compose.outlets import Shown, run_folder, to_stderr
 from privbench.compose.plans import Given
 from privbench.compose.words import Words, understood
 from privbench.contract import Net
@@ -42,6 +42,13 @@ def run(
     Raises:
         PrivbenchError: what went wrong and what to do about it.
     """
+    if not all(isinstance(word, str) for word in words):
+        raise UsageError('words are strings, one each: privbench.run("attack=lira", "seed=3")')
+    if data is not None and not isinstance(data, DataSource):
+        raise UsageError(f"data is a {type(data).__name__}; expected privbench.arrays(x, y)")
+    for name, pair in (("members", members), ("non_members", non_members)):
+        if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2):
+            raise UsageError(f"{name} is a {type(pair).__name__}; expected {name}=(x, y)")
     asked = understood(words, multirun=True)
     if asked.study or is_sweep(asked.words):
         raise UsageError("privbench.run is one run; start studies and sweeps on the command line")
@@ -57,7 +64,8 @@ def run(
     plan, outlets = one(Words(tuple(chosen)), _given(model, data))
     report = experiment.run(plan)
     if report.status != "not_applicable":
-        outlets.mirror("", (report,), run_folder(plan.out, report), to_stderr)
+        shown = Shown((report,), "one run")
+        outlets.mirror(shown, "", run_folder(plan.out, report), to_stderr)
     return report
 
 

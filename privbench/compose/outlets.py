@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from privbench.sinks.base import Mirror, Sink
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from privbench.report.plots import Drawing
 
 PAGE = "report.html"
 
@@ -34,19 +37,7 @@ class Outlets:
     sinks: tuple[Sink, ...] = ()
     sink_images: bool = False
 
-    def write_page(self, reports: Sequence[Report], folder: Path, title: str) -> Path:
-        """Write report.html into a folder.
-
-        Raises:
-            StorageError: the folder cannot be written.
-        """
-        from privbench.report.page import write_page
-
-        return write_page(reports, folder / PAGE, title, images=self.images)
-
-    def mirror(
-        self, study: str, reports: Sequence[Report], folder: Path, say: Callable[[str], None]
-    ) -> None:
+    def mirror(self, shown: Shown, study: str, folder: Path, say: Callable[[str], None]) -> None:
         """Show finished reports to every sink. What a sink cannot take is said, and harms nothing.
 
         Args:
@@ -57,11 +48,11 @@ class Outlets:
             with tempfile.TemporaryDirectory(prefix="privbench-sink-") as place:
                 mirror = Mirror(
                     study=study,
-                    reports=tuple(reports),
+                    reports=tuple(shown.reports),
                     folder=folder,
                     images=self.sink_images,
-                    page=_Pages(reports, Path(place), study),
-                    figures=_Figures(reports),
+                    page=partial(shown.page, Path(place)),
+                    figures=shown.figures,
                 )
                 try:
                     say(sink.publish(mirror))
@@ -72,33 +63,35 @@ class Outlets:
                     )
 
 
-@dataclass(frozen=True)
-class _Pages:
-    """Renders the page anew, with or without private records."""
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Finished reports with their figures, which are drawn once for the page and all dashboards."""
 
     reports: Sequence[Report]
-    folder: Path
-    study: str
+    title: str
 
-    def __call__(self, images: bool) -> Path:
-        from privbench.report.page import write_page
-
-        return write_page(self.reports, self.folder / PAGE, self.study, images=images)
-
-
-@dataclass(frozen=True)
-class _Figures:
-    """Draws the figures of the page, by name."""
-
-    reports: Sequence[Report]
-
-    def __call__(self, images: bool) -> Mapping[str, Figure]:
+    @cached_property
+    def drawn(self) -> tuple[Drawing, ...]:
+        """Every figure that applies, private ones too."""
         from privbench.report.chosen import read_whole
         from privbench.report.plots import drawings
 
-        return {
-            each.name: each.figure for each in drawings(read_whole(self.reports).reports, images)
-        }
+        return drawings(read_whole(self.reports).reports)
+
+    def page(self, folder: Path, images: bool) -> Path:
+        """Write report.html into a folder, with or without private records.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        from privbench.report.page import write_page
+
+        file = folder / PAGE
+        return write_page(self.reports, file, self.title, images=images, draw=lambda: self.drawn)
+
+    def figures(self, images: bool) -> Mapping[str, Figure]:
+        """Figures by name, with or without those that show private records."""
+        return {each.name: each.figure for each in self.drawn if images or not each.private}
 
 
 def outlets_of(plain: Mapping[str, Any]) -> Outlets:

@@ -27,6 +27,10 @@ OUTSIDE = (
 """Keys that do not belong to what a run is: paths and names, and what a regime has taken in."""
 
 
+SEALS = ("process", "inline")
+LARGEST = 2**63 - 1  # a seed is a word of 64 bits
+
+
 @dataclass(frozen=True, eq=False)
 class Given:
     """Python objects that stand in for words. ``private`` names a class that only this process has."""
@@ -51,7 +55,6 @@ def plan_of(config: DictConfig, choices: Mapping[str, Any], given: Given) -> Pla
     regime = build_as(Regime, plain["regime"], "regime")
     regime, defenses = _defended(regime, plain.get("defense") or {})
     attack = build_as(Attack, plain["attack"], "attack")
-    capture = {"_target_": "privbench.wire.tap.Capture", **plain["capture"]}
     return Plan(
         names=_names(plain, choices, attack.goal, given),
         data=given.data or build_as(DataSource, plain["data"], "data"),
@@ -60,22 +63,36 @@ def plan_of(config: DictConfig, choices: Mapping[str, Any], given: Given) -> Pla
         threat=build_as(Threat, plain["threat"], "threat"),
         attack=attack,
         defenses=defenses,
-        capture=build(capture, "capture"),
+        capture=build(_capture(plain), "capture"),
         seed=_whole(plain, "seed", 0),
         victims=_whole(plain, "victims", 1),
         encrypted=_switch(plain, "encrypted"),
         threads=_whole(plain, "threads", 1),
         device=device_of(str(plain["device"])),
-        seal="inline" if given.private else _among(plain, "seal", ("process", "inline")),
+        seal="inline" if given.private else _among(plain, "seal", SEALS),
         out=Path(str(plain["out"])),
         again=_switch(plain, "again"),
         debug=_switch(plain, "debug"),
         images=_switch(plain["report"], "images", "report."),
         command=command_of(config),
-        config=OmegaConf.to_yaml({k: v for k, v in plain.items() if k not in OUTSIDE}),
+        config=_told(plain, given),
         others=threats,
         private_name=given.private,
     )
+
+
+def _told(plain: Mapping[str, Any], given: Given) -> str:
+    """The configuration for the report; objects that were handed over by their names."""
+    told = {key: value for key, value in plain.items() if key not in OUTSIDE}
+    if given.model is not None:
+        told["model"] = {"_target_": given.model.spec.target, **given.model.spec.kwargs}
+    if given.data is not None:
+        told["data"] = {"handed over": given.data.name, "split": given.data.split}
+    return OmegaConf.to_yaml(told)
+
+
+def _capture(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {"_target_": "privbench.wire.tap.Capture", **plain["capture"]}
 
 
 def threats() -> Mapping[str, Threat]:
@@ -86,12 +103,19 @@ def threats() -> Mapping[str, Threat]:
 
 
 def check_shared(config: DictConfig) -> None:
-    """What all rows of a study share is tried once before any runs: the data and the network.
+    """What all rows of a study share is tried once before any runs: plain keys, data, network.
 
     Raises:
         PrivbenchError: every row would fail for that reason.
     """
-    shared = plain_part(config, "data", "model")
+    shared = _plain(config)
+    for key, least in (("seed", 0), ("victims", 1), ("threads", 1)):
+        _whole(shared, key, least)
+    for key in ("encrypted", "again", "debug"):
+        _switch(shared, key)
+    _among(shared, "seal", SEALS)
+    device_of(str(shared["device"]))
+    build(_capture(shared), "capture")
     build_as(DataSource, shared["data"], "data").load()
     network(shared["model"])
 
@@ -183,7 +207,7 @@ def device_of(wanted: str) -> str:
 
 def _whole(plain: Mapping[str, Any], key: str, least: int) -> int:
     value = plain[key]
-    if type(value) is not int or value < least:
+    if type(value) is not int or not least <= value <= LARGEST:
         raise UsageError(f"{key}={value}; expected a whole number, at least {least}")
     return value
 

@@ -15,6 +15,9 @@ ONE_RUN = ("regime", "threat", "attack")
 OBJECTS = ("data", "model", "crowd", "slicer", "regime", "threat", "attack", "defense", "sink")
 """Groups whose choices are objects: their settings need not stand in the yaml to be set."""
 
+OPTIONAL = ("study", "defense", "sink")
+"""Groups of which nothing may be chosen."""
+
 WORD = re.compile(r"(?P<prefix>\+\+|\+|~)?(?P<key>[\w./@-]+)(?:=(?P<value>.*))?", re.DOTALL)
 
 
@@ -77,6 +80,8 @@ def _check(part: dict[str, str], found: Listing) -> None:
     """Refuse an unknown key, and an unknown choice of a group."""
     key, value = part["key"], part["value"]
     head = key.partition(".")[0].partition("@")[0]
+    if part["prefix"] == "~" and head == key and head not in OPTIONAL:
+        raise UsageError(f"'~{key}' would leave nothing in its place; choose another: {key}=...")
     if head == "hydra" or head.startswith("hydra/"):
         return
     scalars = _scalars(found)
@@ -86,8 +91,9 @@ def _check(part: dict[str, str], found: Listing) -> None:
     if head != key or head not in groups or re.search(r"[(){}$*\"']", value):
         return  # a setting, or a value that only Hydra can read
     for name in re.split(r"[\[\],\s]+", value):
-        if name not in found[head] and name not in ("", "null"):
-            raise search(head, name, found[head])
+        if name in found[head] or (name in ("", "null") and head in OPTIONAL):
+            continue
+        raise search(head, name, found[head])
 
 
 def _scalars(found: Listing) -> set[str]:

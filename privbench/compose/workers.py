@@ -16,6 +16,7 @@ from functools import partial
 from typing import BinaryIO
 
 from privbench.contract import watching
+from privbench.errors import PrivbenchError
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,11 @@ def _work(job: Callable[[int], str], orders: BinaryIO, answers: BinaryIO) -> Non
             answer(title=title, seconds=time.perf_counter() - started)
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # the parent has gone
+        code = 1
+    except PrivbenchError as error:
+        print(f"privbench: {error}", file=sys.stderr)
+        code = 1
     except BaseException:  # noqa: BLE001 - told, and the parent hears of the exit code
         traceback.print_exc()
         code = 1

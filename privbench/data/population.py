@@ -22,6 +22,7 @@ class Population:
         auxiliary: public records of the same distribution (None where the split has none).
         classes: number of labels.
         truth: told which samples were in which batch; a regime never reads it.
+        told: the data say who is a member; else members were drawn by seed.
     """
 
     train: Samples
@@ -29,6 +30,7 @@ class Population:
     auxiliary: Samples | None
     classes: int
     truth: Truth
+    told: bool = False
 
     def note(self, step: int, positions: Int64[Tensor, " rows"]) -> None:
         """Tell the truth that row i of ``step`` was ``train[positions[i]]``."""

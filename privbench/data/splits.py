@@ -81,7 +81,9 @@ def open_population(source: DataSource, seed: int) -> Opened:
     rest = samples.x[torch.cat(where[NON_MEMBER:])]
     notices = (removed, nearness(train.x, rest))
     return Opened(
-        population=Population(train, held_out, auxiliary, classes, truth),
+        population=Population(
+            train, held_out, auxiliary, classes, truth, told=way in ("official", "given")
+        ),
         truth=truth,
         candidates=candidates,
         evaluator=samples[where[EVALUATOR]] if len(where[EVALUATOR]) else None,

@@ -29,7 +29,7 @@ class Given(Regime):
         weights: a safetensors file with the model's state dict; None = the net holds its weights.
 
     Raises:
-        UsageError: there are no weights, or they lie in a pickle.
+        UsageError: there are no weights, they lie in a pickle, or nobody says what trained them.
         StorageError: the file cannot be read.
         PluginError: the weights do not fit the model.
     """
@@ -42,6 +42,12 @@ class Given(Regime):
         self, net: Net, population: Population, wire: Wire, rng: torch.Generator, device: str
     ) -> Trained:
         """See ``Regime.train``; nothing is trained and nothing crosses the wire."""
+        if not population.told:
+            raise UsageError(
+                "regime=given needs to know which records trained the model, and these data do not say; "
+                "add a key 'split' to the .npz (0 member, 1 non_member, and 2 auxiliary if there are "
+                "some), or in Python pass members=(x, y) and non_members=(x, y)"
+            )
         held = net if self.weights is None else replace(net, weights=_read(Path(self.weights)))
         if held.weights is None:
             raise UsageError(

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from privbench.contract import ROW_KINDS, Message, Topology
+from privbench.errors import UsageError
 from privbench.wire import codec
 from privbench.wire.router import Router
 
@@ -28,6 +29,14 @@ class Capture:
     every: int = 1  # steps between recorded ones
     first: int = 8  # steps, from the start, whose parameter tensors are kept
     last: bool = True  # keep those of the last epoch too
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 1), ("first", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise UsageError(
+                    f"capture.{name}={value}; expected a whole number, at least {least}"
+                )
 
     def keeps(self, step: int, kind: str, topology: Topology) -> bool:
         """Is a message of this kind kept at this step?"""

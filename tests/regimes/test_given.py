@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ from privbench.wire.wire import Wire
 
 def given(regime: Given, net: Net, population: Population) -> Net:
     return regime.train(net, population, Wire(), torch.Generator(), "cpu").net
+
+
+@pytest.fixture
+def population(population: Population) -> Population:
+    """The data say who is a member."""
+    return replace(population, told=True)
 
 
 @pytest.fixture
@@ -48,6 +55,13 @@ def test_a_pickle_is_refused_with_the_line_that_converts_it(
 ) -> None:
     with pytest.raises(UsageError, match=r"weights_only=True.*'net\.safetensors'"):
         given(Given(weights="net.pt"), net, population)
+
+
+def test_members_that_were_drawn_by_seed_did_not_train_it(
+    trained: Net, population: Population
+) -> None:
+    with pytest.raises(UsageError, match=r"key 'split' to the \.npz.*members=\(x, y\)"):
+        given(Given(), trained, replace(population, told=False))
 
 
 def test_what_cannot_be_used_says_so(

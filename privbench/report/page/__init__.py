@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from privbench.report.page.made import making
 from privbench.report.page.png import Album
 from privbench.report.page.table import sent
 from privbench.report.page.words import COLUMNS
-from privbench.report.plots import drawings
+from privbench.report.plots import Drawing, drawings
 from privbench.report.report import Report, write_whole
 
+Draw = Callable[[], Sequence[Drawing]]
+"""Gives the figures of a study, private ones too."""
 SCRIPTS = ("theme.js", "table.js", "figures.js", "map.js")
 
 
@@ -35,13 +37,14 @@ def write_page(
     *,
     images: bool = True,
     problems: Sequence[str] = (),
+    draw: Draw | None = None,
 ) -> Path:
     """Write the page, whole or not at all, and say where.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    page = render(reports, title, images=images, problems=problems)
+    page = render(reports, title, images=images, problems=problems, draw=draw)
     try:
         write_whole(file, page)
     except OSError as cause:
@@ -52,7 +55,12 @@ def write_page(
 
 
 def render(
-    reports: Sequence[Report], title: str, *, images: bool = True, problems: Sequence[str] = ()
+    reports: Sequence[Report],
+    title: str,
+    *,
+    images: bool = True,
+    problems: Sequence[str] = (),
+    draw: Draw | None = None,
 ) -> str:
     """The whole page.
 
@@ -60,11 +68,12 @@ def render(
         reports: runs in the table's order; of those that ``gather`` found only some are read whole.
         images: False keeps every private image out.
         problems: a sentence for each file that could not be read.
+        draw: gives the figures of these reports, where they are drawn elsewhere too.
     """
     lines = lines_of(reports)
     whole, unread = read_whole(reports)
     album, told = Album(), [*problems, *unread]
-    made, maps = _figures(whole, album, images, told)
+    made, maps = _figures(whole, album, images, told, draw)
     thing = "image" if any(report.pictures for report in whole) else "record"
     rows = sent(lines)
     data = {
@@ -95,11 +104,15 @@ def render(
 
 
 def _figures(
-    reports: Sequence[Report], album: Album, images: bool, told: list[str]
+    reports: Sequence[Report],
+    album: Album,
+    images: bool,
+    told: list[str],
+    draw: Draw | None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Figures and what maps say; a sentence where none can be drawn."""
     try:
-        drawn = drawings(reports, images)
+        drawn = drawings(reports, images) if draw is None else draw()
         return figures_of(drawn, images), panels(drawn, reports, album, images)
     except (PrivbenchError, ValueError, ArithmeticError, LookupError, RuntimeError) as cause:
         told.append(

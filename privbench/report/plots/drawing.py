@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -36,4 +37,8 @@ class Drawing:
         Parts that a page may talk about carry ``data-gid`` (``device-3``, ``link-3-7``,
         ``block-0``) and the same behind ``<name>-`` as ``id``.
         """
+        return self._inline
+
+    @cached_property
+    def _inline(self) -> str:
         return inline(self.figure, self.name, self.title)
