@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from privbench.contract import Net, Spec
-from privbench.errors import PluginError, UsageError
+from privbench.errors import UsageError
 
 PLAIN = (int, float, str, bool, type(None))
 
@@ -51,7 +51,7 @@ def _rebuilt(module: nn.Module) -> Net:
     net = Net(_spec(module)).holding(module)
     try:
         copy = net.module()
-    except (PluginError, TypeError, ValueError) as cause:
+    except Exception as cause:  # whatever its constructor raises when it is called anew
         raise UsageError(_advice(module, str(cause))) from cause
     state = copy.state_dict()
     if any(not torch.equal(state[name], tensor) for name, tensor in (net.weights or {}).items()):

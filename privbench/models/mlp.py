@@ -21,7 +21,7 @@ class Mlp(nn.Sequential):
         widths: features of the flattened input, of each hidden layer, and number of classes.
 
     Raises:
-        UsageError: fewer than two widths, or one that is not positive.
+        UsageError: fewer than two widths, or one that is no positive whole number.
 
     Example::
 
@@ -29,9 +29,10 @@ class Mlp(nn.Sequential):
     """
 
     def __init__(self, widths: Sequence[int] = (64, 128, 64, 32, 10)) -> None:
-        if len(widths) < 2 or min(widths) < 1:
+        sound = isinstance(widths, Sequence) and all(type(w) is int and w > 0 for w in widths)
+        if not sound or len(widths) < 2:
             raise UsageError(
-                f"model.widths={list(widths)}; expected at least two positive numbers, "
+                f"model.widths={widths}; expected a list of at least two positive whole numbers, "
                 "for example model.widths=[64,128,10]"
             )
         modules: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
