@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from privbench.contract import (
     LearningDefense,
@@ -17,11 +19,14 @@ from privbench.contract import (
     Recipe,
     Spec,
     Topology,
+    load_name,
     spec_of,
     steps_per_epoch,
 )
 from privbench.data.population import Population
-from privbench.errors import UsageError
+from privbench.errors import NotApplicable, PrivbenchError, UsageError
+from privbench.slicenet.graph import Graph, trace
+from privbench.slicenet.ops import CONVOLUTIONS
 from privbench.wire.wire import Wire
 
 
@@ -86,8 +91,14 @@ class Regime(ABC):
         """Refuse settings that train nothing."""
         for name in ("lr", "epochs", "batch"):
             value = getattr(self, name)
-            if not value > 0:
+            if value is None or not value > 0:
                 raise UsageError(f"regime.{name}={value}; expected a number above 0")
+        if not isinstance(self.optimizer_args, Mapping):
+            raise UsageError(
+                f"regime.optimizer_args={self.optimizer_args}; expected names and values, for example "
+                "regime.optimizer_args.momentum=0.9"
+            )
+        _check_optimizer(Spec(self.optimizer, {"lr": self.lr, **self.optimizer_args}))
 
     @abstractmethod
     def train(
@@ -115,6 +126,30 @@ class Regime(ABC):
         return ()
 
 
+def graph_of(regime: str, module: nn.Module, shape: Sequence[int], stem: int) -> Graph:
+    """``trace``, for a regime that cuts networks: one that it cannot cut is no failure of a run.
+
+    Raises:
+        NotApplicable: the network has too few layers, or is no chain.
+        UsageError: ``stem`` is not at least 1.
+    """
+    if type(stem) is not int or stem < 1:
+        raise UsageError(
+            f"regime.stem={stem}; expected at least 1: samples must not leave their owners"
+        )
+    found = sum(type(part) is nn.Linear or type(part) in CONVOLUTIONS for part in module.modules())
+    if found < stem + 2:
+        raise NotApplicable(
+            f"regime={regime} cuts a network into stem, body and tail: with regime.stem={stem} it needs "
+            f"at least {stem + 2} linear or convolutional layers, and this one has {found}; choose a "
+            "deeper model, for example model.widths=[64,128,64,32,10], or regime=centralized"
+        )
+    try:
+        return trace(module, shape, stem)
+    except UsageError as cause:
+        raise NotApplicable(f"regime={regime} cannot cut this network: {cause}") from cause
+
+
 def private(recipe: Recipe, learning: LearningDefense, records: int, steps: int) -> Recipe:
     """The same recipe under a learning defense, resolved for that many records and steps.
 
@@ -134,3 +169,29 @@ def defenses_of(wire: Wire) -> tuple[Spec, ...]:
 def privacy_of(recipe: Recipe) -> PrivacyCost | None:
     """The guarantee that a recipe's learning defense gives; None = none."""
     return None if recipe.learning is None else recipe.learning.build().cost()
+
+
+def _check_optimizer(spec: Spec) -> None:
+    """Let the optimiser take one step on a parameter of no network: its settings are tried there.
+
+    Raises:
+        UsageError: there is no such optimiser, or it refuses its settings.
+    """
+    try:
+        made = load_name(str(spec.target))
+    except PrivbenchError as cause:
+        known = [name for name, kind in vars(torch.optim).items() if isinstance(kind, type)]
+        near = difflib.get_close_matches(str(spec.target).rpartition(".")[2], known, n=1)
+        raise UsageError(
+            f"regime.optimizer={spec.target}: there is no such optimiser; expected an import name, "
+            f"for example torch.optim.{near[0] if near else 'SGD'}"
+        ) from cause
+    weight = nn.Parameter(torch.zeros(2, 2))
+    weight.grad = torch.zeros(2, 2)
+    try:
+        made([weight], **spec.kwargs).step()
+    except Exception as cause:  # whatever a class raises that is no optimiser, or is set wrong
+        raise UsageError(
+            f"regime.optimizer={spec.target} cannot train with {dict(spec.kwargs)}: {cause}; expected a "
+            "torch optimiser with settings that it takes (regime.lr, regime.optimizer_args)"
+        ) from cause

@@ -29,12 +29,12 @@ from privbench.contract import (
 )
 from privbench.data.population import Population
 from privbench.errors import UsageError
-from privbench.regimes.base import Regime, Trained
+from privbench.regimes.base import Regime, Trained, graph_of
 from privbench.regimes.centralized import Centralized
 from privbench.regimes.training import started, total_steps
 from privbench.slicenet.crowd import Crowd, Uniform
 from privbench.slicenet.engine import COORDINATOR, RELEASER, Simulated
-from privbench.slicenet.graph import Graph, trace
+from privbench.slicenet.graph import Graph
 from privbench.slicenet.ledger import loads_of, traffic_of
 from privbench.slicenet.problem import Problem, check_budgets, owner_flops, vertices_of
 from privbench.slicenet.slicers.base import Slicer
@@ -70,7 +70,8 @@ class SliceNet(Regime):
         stem: layers that owners run on their own samples.
 
     Raises:
-        UsageError: the network is no chain, or a setting is out of range.
+        NotApplicable: the network is no chain, or has too few layers.
+        UsageError: a setting is out of range.
         BudgetError: no slicing fits the devices.
     """
 
@@ -89,7 +90,7 @@ class SliceNet(Regime):
         samples = population.train.to(device)
         recipe = self.recipe(net, len(samples))
         module = started(recipe, rng).net.module().to(samples.x).train()
-        graph = trace(module, samples.x.shape[1:], self.stem)
+        graph = graph_of(self.name, module, samples.x.shape[1:], self.stem)
         shares = population.share(len(self.crowd.members()), child_rng(rng, "shares"))
         problem = self.problem(graph, recipe, [len(share) for share in shares])
         topology = self._topology(graph, problem, recipe, sum(map(len, shares)), wire)
@@ -127,6 +128,21 @@ class SliceNet(Regime):
                 f"{', '.join(ELEMENTWISE)}"
             )
         return super().recipe(net, records)
+
+    def _check(self) -> None:
+        super()._check()
+        parts = (("crowd", Crowd, "crowd=uniform"), ("slicer", Slicer, "slicer=greedy"))
+        for name, kind, example in parts:
+            part = getattr(self, name)
+            if not isinstance(part, kind):
+                raise UsageError(
+                    f"regime.{name}={part}; expected a {kind.__name__} of privbench: leave it out, or "
+                    f"choose one by name, for example {example}"
+                )
+        if type(self.granularity) is not int or self.granularity < 1:
+            raise UsageError(
+                f"regime.granularity={self.granularity}; expected at least 1 channel a block"
+            )
 
     def equivalent(self) -> Regime:
         """Centralized training with the same settings: one step of the crowd is one of SGD."""

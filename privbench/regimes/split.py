@@ -22,7 +22,7 @@ from privbench.contract import (
 )
 from privbench.data.population import Population
 from privbench.errors import UsageError
-from privbench.regimes.base import Regime, Trained, defenses_of
+from privbench.regimes.base import Regime, Trained, defenses_of, graph_of
 from privbench.regimes.centralized import Centralized
 from privbench.regimes.training import Loss, Training, training_flops
 from privbench.slicenet.graph import Graph, Stage, trace
@@ -53,7 +53,11 @@ class Split(Regime):
     def train(
         self, net: Net, population: Population, wire: Wire, rng: torch.Generator, device: str
     ) -> Trained:
-        """See ``Regime.train``."""
+        """See ``Regime.train``.
+
+        Raises:
+            NotApplicable: the network cannot be cut in two.
+        """
         if self.learning is not None:
             raise UsageError(
                 "regime=split has no learning defense: whose gradients would be clipped, the "
@@ -63,7 +67,7 @@ class Split(Regime):
         recipe = self.recipe(net, len(samples))
         cut = _Cut(wire)
         training = Training(recipe, samples, rng, cut.backward)
-        graph = trace(training.learner.module, samples.x.shape[1:], self.stem)
+        graph = graph_of(self.name, training.learner.module, samples.x.shape[1:], self.stem)
         topology = Topology(
             regime=self.name,
             parties=(CLIENT, SERVER),

@@ -118,7 +118,7 @@ def test_fewer_links_mean_less_volume():
         ({"optimizer": "torch.optim.LBFGS"}, "slice by slice"),
         ({"tiling": "grid"}, "output or input"),
         ({"granularity": 0}, "at least 1"),
-        ({"stem": 3}, "nothing is left"),
+        ({"stem": 3}, "needs at least 5"),
         ({"lr": -1.0}, "regime.lr"),
     ],
 )
