@@ -122,16 +122,15 @@ def _runs(words: list[str], multirun: bool) -> int:
     from privbench.compose.outlets import run_folder
     from privbench.contract import watching
     from privbench.report.bars import bars
-    from privbench.report.printed import print_table
+    from privbench.report.printed import print_table, print_warnings
     from privbench.report.study import rows_of, show, study_folder
 
     screen = _screen()
     if asked.many:
-        study = asked.study or "sweep"
-        out, outlets = many(asked)
-        failed = show(out, study, screen)
-        reports, folder = rows_of(out, study), study_folder(out, study)
-        _further(outlets, study, reports, folder, screen)
+        out, launch, outlets = many(asked)
+        failed = show(out, launch, screen)
+        reports, folder = rows_of(out, launch), study_folder(out, launch)
+        _further(outlets, launch, reports, folder, screen)
         return FAILED_ROWS if failed else 0
     plan, outlets = one(asked)
     with bars() as tell, watching(tell):
@@ -139,6 +138,7 @@ def _runs(words: list[str], multirun: bool) -> int:
     if report.status == "not_applicable":
         raise UsageError(f"not applicable: {report.reason}")
     print_table(report.table(), screen)
+    print_warnings((report,), screen)
     _further(outlets, "", (report,), run_folder(plan.out, report), screen)
     return FAILED if report.status == "failed" else 0
 

@@ -38,12 +38,13 @@ from privbench.scoring.scorer import Scorer
 from privbench.scoring.seats import summarise
 from privbench.seal import Seal
 from privbench.seating import seats_of, with_victims
-from privbench.store import Store, digest_of_rooms, fingerprint
+from privbench.store import Store, check_writable, digest_of_rooms, fingerprint
 from privbench.targets import Opening, target_of, without_weights
 from privbench.views import Facts, owned_by, rows_of, views_of
 from privbench.wire import codec
 
 PICTURED = 64  # seats whose pictures a report keeps
+MARGIN = 0.02  # of accuracy above the commonest class, below which nothing was learned
 
 
 def run(plan: Plan) -> Report:
@@ -58,6 +59,7 @@ def run(plan: Plan) -> Report:
     folder = Store(plan.out).folder("runs", plan.row_print(opened.digest))
     if (folder / "report.json").exists() and not plan.again:
         return Report.load(folder / "report.json")
+    check_writable(plan.out)
     report = carry_out(plan, opened)
     report.save(folder)
     return report
@@ -94,11 +96,12 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
     with stage("training"):
         target = target_of(plan, opened, store)
     seats, refusals = seats_of(plan, target.topology, opened)
+    run = circumstances(plan, opened)
     report = Report(
         plan.names,
         refusals=refusals,
         target=target.quality,
-        run=circumstances(plan, opened),
+        run=replace(run, warnings=_warned(target, opened)),
         crowd=CrowdFacts.of(target.topology),
     )
     if not seats:
@@ -108,7 +111,7 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
         return replace(
             shared,
             target=target.quality,
-            run=circumstances(plan, opened, shared.run),
+            run=replace(circumstances(plan, opened, shared.run), warnings=report.run.warnings),
             crowd=report.crowd,
         )
 
@@ -204,6 +207,21 @@ def scored(
         )
         for view, guess in counted(list(zip(views, guesses, strict=True)))
     ]
+
+
+def _warned(target: Opening, opened: Opened) -> tuple[str, ...]:
+    """A sentence where the target learned nothing that an attack could find."""
+    labels, reached = opened.population.train.y, target.quality.train_accuracy
+    if labels is None or reached is None:
+        return ()
+    commonest = float(torch.bincount(labels).max()) / len(labels)
+    if reached > commonest + MARGIN:
+        return ()
+    return (
+        f"the target learned nothing: it is right on {reached:.3f} of its training records, always "
+        f"saying the commonest class on {commonest:.3f}; attacks on it say little (another regime.lr, "
+        "regime.batch or seed?)",
+    )
 
 
 def _shown(results: Sequence[SeatResult]) -> tuple[Pictures, ...]:

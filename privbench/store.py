@@ -92,6 +92,23 @@ class Store:
         return full or at.startswith(root) or root.startswith(at)
 
 
+def check_writable(root: Path) -> None:
+    """Try a folder before anything is computed for it.
+
+    Raises:
+        StorageError: it cannot be made or written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root) as file:
+            file.write(bytes(4096))
+    except OSError as cause:
+        raise StorageError(
+            f"cannot write into '{root}': {cause}; expected a writable folder with space left: choose "
+            "another with out=FOLDER"
+        ) from cause
+
+
 def check(place: Path) -> Path:
     """The folder itself, if it holds what its manifest lists.
 

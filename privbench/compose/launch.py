@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +38,13 @@ from privbench.compose.workers import Outcome, Watcher, spread
 from privbench.errors import NotApplicable, PrivbenchError, UsageError
 from privbench.plan import Plan
 from privbench.report.report import Names, Report
-from privbench.report.study import StudyTable, save_row, title
+from privbench.report.study import StudyTable, save_row, study_folder, title
+from privbench.store import check_writable
+
+PASSING = ("study=", "out=", "again=", "debug=", "workers=", "report.", "sink", "hydra")
+"""Words that change no number: launches that differ in these alone share a table."""
+
+LONGEST = 100  # characters of a folder's name
 
 
 class Single(NamedTuple):
@@ -47,9 +55,10 @@ class Single(NamedTuple):
 
 
 class Launched(NamedTuple):
-    """The folder of all runs, and what becomes of their reports."""
+    """The folder of all runs, that of the table among the studies, what becomes of the reports."""
 
     out: Path
+    folder: str
     outlets: Outlets
 
 
@@ -77,17 +86,19 @@ def many(asked: Words) -> Launched:
         StorageError: the folder cannot be written.
     """
     with plain_errors(), _hydra() as hydra:
-        overrides = [*asked.words, "hydra.mode=MULTIRUN"]
+        folder = folder_of(asked)
+        overrides = [*asked.words, "hydra.mode=MULTIRUN", f"folder='{folder}'"]
         master = hydra.compose_config("run", overrides, run_mode=RunMode.MULTIRUN)
         jobs = _count(hydra, master)
         outlets = outlets_of(plain_part(master, "report", "sink"))
         check_shared(master)
+        check_writable(Path(str(master.out)))
         if _basic(master):
             _here(hydra, master)
         else:
             overrides.append(f"hydra.callbacks.table.jobs={jobs}")
             hydra.multirun("run", job, overrides, with_log_configuration=False)
-    return Launched(Path(str(master.out)), outlets)
+    return Launched(Path(str(master.out)), folder, outlets)
 
 
 def _here(hydra: Hydra, master: DictConfig) -> None:
@@ -118,7 +129,7 @@ def _here(hydra: Hydra, master: DictConfig) -> None:
 
     titles = [_title(words, str(master.study)) for words in batch]
     composed(0)  # what is wrong with every row is said once, before any runs
-    table = StudyTable(str(master.out), str(master.study), len(batch))
+    table = StudyTable(str(master.out), str(master.folder), len(batch))
 
     def moves(number: int, stage: str, done: int, total: int) -> None:
         table.moved(number, f"{titles[number]}: {stage}", done, total)
@@ -126,6 +137,16 @@ def _here(hydra: Hydra, master: DictConfig) -> None:
     table.begin()
     spread(len(batch), _workers(master), row, Watcher(over, moves))
     table.close()
+
+
+def folder_of(asked: Words) -> str:
+    """Name of the folder of a launch's table: other words, another table; none is written over."""
+    said = [word.lstrip("+") for word in asked.words]
+    kept = [word for word in said if not word.startswith(PASSING)]
+    name = re.sub(r"[^\w.,=+-]", "-", "+".join([asked.study or "sweep", *kept]))
+    if len(name) <= LONGEST:
+        return name
+    return f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _title(words: Sequence[str], study: str) -> str:
@@ -137,7 +158,8 @@ def _title(words: Sequence[str], study: str) -> str:
 def _broken(master: DictConfig, overrides: Sequence[str], number: int, reason: str) -> str:
     """A failed row of which nothing but its words is known."""
     names = Names(study=str(master.study), row=" ".join(overrides))
-    save_row(Report(names, "failed", reason), Path(str(master.out)), number)
+    report = Report(names, "failed", reason)
+    save_row(report, study_folder(Path(str(master.out)), str(master.folder)), number)
     return names.row
 
 
@@ -165,7 +187,8 @@ def job(config: DictConfig) -> str:
     """One row of a sweep or study: never raises, unless ``debug``. Returns its status."""
     hydra = HydraConfig.get()
     report = _row(config, hydra.runtime.choices)
-    save_row(report, Path(str(config.out)), int(hydra.job.num))
+    folder = study_folder(Path(str(config.out)), str(config.folder))
+    save_row(report, folder, int(hydra.job.num))
     return report.status
 
 

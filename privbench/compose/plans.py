@@ -21,7 +21,7 @@ from privbench.regimes.base import Regime
 from privbench.report.report import Names
 
 OUTSIDE = (
-    "hydra", "out", "workers", "again", "debug", "row", "study", "crowd", "slicer", "tiling",
+    "hydra", "out", "workers", "again", "debug", "row", "study", "folder", "crowd", "slicer", "tiling",
     "report", "sink",
 )  # fmt: skip
 """Keys that do not belong to what a run is: paths and names, and what a regime has taken in."""
@@ -108,10 +108,12 @@ def check_shared(config: DictConfig) -> None:
     Raises:
         PrivbenchError: every row would fail for that reason.
     """
-    shared = _plain(config)
-    for key, least in (("seed", 0), ("victims", 1), ("threads", 1)):
+    numbers, switches = {"seed": 0, "victims": 1, "threads": 1}, ("encrypted", "again", "debug")
+    rest = ("seal", "device", "capture", "data", "model")
+    shared = plain_part(config, *numbers, *switches, *rest)
+    for key, least in numbers.items():
         _whole(shared, key, least)
-    for key in ("encrypted", "again", "debug"):
+    for key in switches:
         _switch(shared, key)
     _among(shared, "seal", SEALS)
     device_of(str(shared["device"]))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
+
 import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from privbench.report.columns import HEADLINE, SUMMARY
+from privbench.report.report import Report, warnings_of
 
 STYLE = {
     "leaks": "bold red",
@@ -39,11 +43,12 @@ def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:
     notes: list[str] = []
     previous = None
     lines = headlines(frame)
+    seeds = lines["seed"].nunique() > 1
     for _, row in lines[:MOST].iterrows():
         if previous not in (None, row["regime"]):
             table.add_section()
         previous = row["regime"]
-        table.add_row(*_cells(row, notes))
+        table.add_row(*_cells(row, notes, seeds))
     wide = Console(
         file=console.file, width=max(console.width, WIDTH), force_terminal=console.is_terminal
     )
@@ -56,6 +61,21 @@ def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:
         console.print(f"[{number}] {note}", markup=False, highlight=False)
 
 
+def print_warnings(reports: Sequence[Report], console: Console) -> None:
+    """What a reader should know before trusting the numbers, each sentence once."""
+    everywhere = {report.names.regime for report in reports}
+    for text, regimes in warnings_of(reports):
+        where = "" if set(regimes) == everywhere else f" ({', '.join(regimes)})"
+        console.print(f"warning{where}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def as_text(frame: pd.DataFrame) -> str:
+    """The table as it is printed, without colours."""
+    stream = io.StringIO()
+    print_table(frame, Console(file=stream, width=WIDTH))
+    return stream.getvalue()
+
+
 def headlines(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows to print: the goal's headline metric, many seats summed up, refusals and failures."""
     if frame.empty:
@@ -66,13 +86,15 @@ def headlines(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[head & (~many | summed)]
 
 
-def _cells(row: pd.Series, notes: list[str]) -> list[str]:
+def _cells(row: pd.Series, notes: list[str], seeds: bool) -> list[str]:
     """The ten cells; a reason goes to the notes below the table, once."""
     verdict, style = str(row["verdict"]), STYLE.get(str(row["verdict"]))
     if row["reason"]:
         if row["reason"] not in notes:
             notes.append(str(row["reason"]))
         verdict += rf" \[{notes.index(row['reason']) + 1}]"
+    said = [str(row["variant"] or ""), f"seed {row['seed']}" if seeds else ""]
+    variant = ", ".join(part for part in said if part)
     leakage, blind, seat = "–", "–", str(row["seat"]) if pd.notna(row["seat"]) else ""
     if pd.notna(row["value"]):
         metric = SHORT.get(row["metric"], row["metric"])
@@ -83,7 +105,7 @@ def _cells(row: pd.Series, notes: list[str]) -> list[str]:
     return [
         str(row["regime"]) + (f" +{row['defense']}" if row["defense"] else ""),
         str(row["threat"]),
-        str(row["attack"]) + (f" ({row['variant']})" if row["variant"] else ""),
+        str(row["attack"]) + (f" ({variant})" if variant else ""),
         seat,
         leakage,
         blind,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -94,7 +94,8 @@ class Run:
     splits: Mapping[str, int] = field(default_factory=dict)  # records of each part
     command: str = ""  # what to type for this run
     config: str = ""
-    notices: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()  # about the data
+    warnings: tuple[str, ...] = ()  # what makes the numbers worth less than they look
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,12 @@ class Report:
         from privbench.report import plots
 
         return plots.reconstructions(self).figure
+
+    def __str__(self) -> str:
+        """The headline scores, as the command line prints them."""
+        from privbench.report.printed import as_text  # it prints tables of many reports too
+
+        return as_text(self.table())
 
     def save(self, folder: Path) -> None:
         """Write report.json, table.csv and the pictures; a file is there whole or not at all.
@@ -252,6 +259,22 @@ class Report:
         return {column: base.get(column) for column in COLUMNS}
 
 
+class Warned(NamedTuple):
+    """A warning and the regimes of the runs that gave it."""
+
+    text: str
+    regimes: tuple[str, ...]
+
+
+def warnings_of(reports: Sequence[Report]) -> tuple[Warned, ...]:
+    """The warnings of some runs, each once."""
+    told: dict[str, set[str]] = {}
+    for report in reports:
+        for text in report.run.warnings:
+            told.setdefault(text, set()).add(report.names.regime)
+    return tuple(Warned(text, tuple(sorted(regimes))) for text, regimes in told.items())
+
+
 def _strict(facts: Any) -> Any:
     """The same facts with words (``nan``, ``inf``) for the numbers that JSON cannot say."""
     if isinstance(facts, dict):
@@ -274,7 +297,8 @@ def _curve(facts: dict[str, Any]) -> Roc:
 
 
 def _run(facts: dict[str, Any]) -> Run:
-    return Run(**{**facts, "notices": tuple(facts["notices"])})
+    sentences = {key: tuple(facts[key]) for key in ("notices", "warnings")}
+    return Run(**{**facts, **sentences})
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -12,19 +12,23 @@ from rich.console import Console
 from privbench.errors import StorageError
 from privbench.report.bars import WHOLE, Bars
 from privbench.report.folder import table_of, write_table
-from privbench.report.printed import print_table
+from privbench.report.printed import print_table, print_warnings
 from privbench.report.report import Report
 
 
-def study_folder(out: Path, study: str) -> Path:
-    """Where the table of a study lies."""
-    return out / "studies" / (study or "sweep")
+def study_folder(out: Path, launch: str) -> Path:
+    """Where the table of a launch lies: ``compare``, or ``compare+seed=3`` where words differ."""
+    return out / "studies" / (launch or "sweep")
 
 
-def save_row(report: Report, out: Path, position: int) -> None:
-    """Keep a row's report beside the others of its study, failed ones too."""
+def save_row(report: Report, folder: Path, position: int) -> None:
+    """Keep a row's report beside the others of its launch, failed ones too.
+
+    Args:
+        folder: of the launch's table.
+    """
     name = re.sub(r"[^\w.-]+", "-", report.names.row or "row")[:80]
-    report.save(study_folder(out, report.names.study) / "rows" / f"{position:04d}-{name}")
+    report.save(folder / "rows" / f"{position:04d}-{name}")
 
 
 def rows_of(out: Path, study: str) -> tuple[Report, ...]:
@@ -38,7 +42,7 @@ class StudyTable:
 
     Args:
         out: folder of all runs.
-        study: the study's name; empty for a plain sweep.
+        study: name of the launch's folder.
         jobs: number of rows that will run, 0 = not known.
     """
 
@@ -122,6 +126,7 @@ def show(out: Path, study: str, console: Console) -> int:
     """Print a study's table and where it lies; the number of failed rows."""
     reports = rows_of(out, study)
     print_table(table_of(reports), console, f"{study}: how much each seat learns")
+    print_warnings(reports, console)
     failed = sum(report.status == "failed" for report in reports)
     if failed:
         console.print(f"{failed} of {len(reports)} rows failed; their reasons stand in the table.")

@@ -12,12 +12,15 @@ from hydra.core.global_hydra import GlobalHydra
 
 from privbench import experiment
 from privbench.cli import main
-from privbench.errors import TrainingError
+from privbench.compose.launch import folder_of
+from privbench.compose.words import Words
+from privbench.errors import AttackError, TrainingError
 from privbench.plan import Plan
 from privbench.report.report import Report
 from privbench.report.study import StudyTable
 
 WORDS = ["-m", "attack=loss_threshold", "seed=1,2", "workers=1"]
+SWEEP = "sweep+attack=loss_threshold+seed=1,2"
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def test_every_row_is_in_the_table_in_order(tmp_path: Path, rows) -> None:
     rows(_row)
     assert main([*WORDS, f"out={tmp_path}"]) == 0
     assert seeds == [1, 2]
-    assert len(pd.read_csv(tmp_path / "studies" / "sweep" / "table.csv")) == 2
+    assert len(pd.read_csv(tmp_path / "studies" / SWEEP / "table.csv")) == 2
     assert not GlobalHydra.instance().is_initialized()
 
 
@@ -52,7 +55,7 @@ def test_a_failed_row_is_a_row_and_the_exit_code_says_so(tmp_path: Path, rows) -
 
     rows(_row)
     assert main([*WORDS, f"out={tmp_path}"]) == 3
-    table = pd.read_csv(tmp_path / "studies" / "sweep" / "table.csv")
+    table = pd.read_csv(tmp_path / "studies" / SWEEP / "table.csv")
     assert list(table["status"]) == ["not_applicable", "failed"]
     assert table["reason"][1] == "ZeroDivisionError: a bug of a stranger"
 
@@ -60,7 +63,8 @@ def test_a_failed_row_is_a_row_and_the_exit_code_says_so(tmp_path: Path, rows) -
 def test_a_row_whose_plan_cannot_be_made_is_a_row(tmp_path: Path, rows) -> None:
     rows(_not_applicable)
     assert main(["-m", "threat=hosts,api", "threat.fraction=0.5", f"out={tmp_path}"]) == 3
-    table = pd.read_csv(tmp_path / "studies" / "sweep" / "table.csv")
+    (folder,) = (tmp_path / "studies").iterdir()
+    table = pd.read_csv(folder / "table.csv")
     assert list(table["status"]) == ["not_applicable", "failed"]
     assert "no setting 'fraction'" in table["reason"][1]
 
@@ -81,7 +85,7 @@ def test_an_interrupted_study_says_how_to_go_on(tmp_path: Path, rows, capsys) ->
     rows(_row)
     assert main([*WORDS, f"out={tmp_path}", "again=true"]) == 130
     assert f"privbench {' '.join(WORDS)} out={tmp_path}\n" in capsys.readouterr().err
-    assert len(list((tmp_path / "studies" / "sweep" / "rows").iterdir())) == 1
+    assert len(list((tmp_path / "studies" / SWEEP / "rows").iterdir())) == 1
 
 
 def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path, rows, capsys) -> None:
@@ -104,10 +108,14 @@ def test_an_unwritable_folder_is_named(tmp_path: Path, rows, capsys) -> None:
 
 @pytest.mark.parametrize(("status", "code"), [("ok", 0), ("failed", 1), ("not_applicable", 2)])
 def test_exit_codes_of_one_run(
-    status: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    status: str,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(experiment, "run", lambda plan: Report(plan.names, status, "a reason"))
-    assert main(["attack=loss_threshold"]) == code
+    assert main(["attack=loss_threshold", f"out={tmp_path}"]) == code
     assert capsys.readouterr().out.startswith("one run (regime=centralized, ")
 
 
@@ -122,3 +130,68 @@ def test_a_failed_run_shows_its_traceback_only_when_asked(
     assert capsys.readouterr().err == "privbench: it diverged\n"
     assert main(["attack=loss_threshold", "debug=true"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_other_words_write_another_table(tmp_path: Path, rows) -> None:
+    rows(_not_applicable)
+    for words in (WORDS, [*WORDS, "workers=2"], [*WORDS, "victims=7"], ["-m", "seed=1,2", "x"]):
+        main([*words, f"out={tmp_path}"])
+    found = sorted(folder.name for folder in (tmp_path / "studies").iterdir())
+    assert found == [SWEEP, f"{SWEEP}+victims=7"]
+
+
+def test_a_long_name_of_a_launch_is_cut_and_stays_its_own() -> None:
+    one, other = (
+        folder_of(Words(tuple(f"attack.setting_{i}={i}" for i in range(last)))) for last in (20, 21)
+    )
+    assert one != other
+    assert max(len(one), len(other)) < 120
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("threads=0", "threads=0; expected a whole number, at least 1"),
+        ("seed=abc", "seed=abc; expected"),
+        ("seed=99999999999999999999999", "expected a whole number"),
+        ("capture.every=0", "capture.every=0; expected"),
+        ("capture.first=-3", "capture.first=-3; expected"),
+        ("seal=open", "expected process or inline"),
+        ("report.images=perhaps", "report.images=perhaps; expected true or false"),
+        ("sink.wandb.mode=online", "add it: sink=[wandb]"),
+        ("model=null", "there is no model 'null'"),
+        ("~attack", "choose another: attack="),
+    ],
+)
+def test_words_that_no_row_could_use_run_nothing(
+    word: str, said: str, tmp_path: Path, rows, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows(_not_applicable)
+    assert main([word, f"out={tmp_path}"]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_unforeseen_is_one_line_too(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def _run(plan: Plan) -> Report:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(experiment, "run", _run)
+    assert main(["attack=loss_threshold"]) == 1
+    said = capsys.readouterr().err
+    assert "RuntimeError: shapes differ" in said and "Traceback" not in said
+    assert main(["attack=loss_threshold", "debug=true"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_broke_inside_a_seal_is_shown_when_asked(
+    monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def _run(plan: Plan) -> Report:
+        error = AttackError("attack Mine failed")
+        error.traceback = "File mine.py, line 7\n"
+        raise error
+
+    monkeypatch.setattr(experiment, "run", _run)
+    assert main(["attack=loss_threshold", "debug=true"]) == 1
+    assert "File mine.py, line 7" in capsys.readouterr().err

@@ -75,17 +75,17 @@ def test_a_table_of_many_has_every_row_in_order(report: Report, tmp_path: Path) 
 
 def test_a_failed_row_keeps_its_place_in_the_study(report: Report, tmp_path: Path) -> None:
     failed = Report(replace(report.names, row="2/odd name"), "failed", "because")
-    save_row(_named(report, "10", "c"), tmp_path, 10)
-    save_row(failed, tmp_path, 2)
-    save_row(_named(report, "1", "a"), tmp_path, 1)
+    save_row(_named(report, "10", "c"), study_folder(tmp_path, "compare"), 10)
+    save_row(failed, study_folder(tmp_path, "compare"), 2)
+    save_row(_named(report, "1", "a"), study_folder(tmp_path, "compare"), 1)
     assert [one.names.row for one in rows_of(tmp_path, "compare")] == ["1", "2/odd name", "10"]
 
 
 def test_a_launch_forgets_the_rows_of_the_one_before(report: Report, tmp_path: Path) -> None:
-    save_row(report, tmp_path, 5)
+    save_row(report, study_folder(tmp_path, "compare"), 5)
     StudyTable(str(tmp_path), "compare").on_multirun_start(None)
     assert rows_of(tmp_path, "compare") == ()
-    save_row(report, tmp_path, 0)
+    save_row(report, study_folder(tmp_path, "compare"), 0)
     finish(tmp_path, "compare")
     assert len(pd.read_csv(study_folder(tmp_path, "compare") / "table.csv")) == 2
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from privbench.report.folder import table_of
-from privbench.report.printed import MOST, headlines, print_table
+from privbench.report.printed import MOST, headlines, print_table, print_warnings
 from privbench.report.report import Names, Report, SeatFacts, Target
 from privbench.scoring.score import Score
 
@@ -114,3 +114,30 @@ def test_a_table_of_thousands_is_cut_and_counted(report: Report) -> None:
     text = _printed(*[report] * (MOST // 2 + 2))
     assert text.count("not applicable [1]") == MOST // 2
     assert "and 4 lines more" in text
+
+
+def test_where_seeds_differ_each_line_says_its_own(report: Report) -> None:
+    other = replace(report, run=replace(report.run, seed=8))
+    text = _printed(report, other)
+    assert "(seed 7)" in text and "(seed 8)" in text
+    assert "seed" not in _printed(report, report)
+
+
+def test_warnings_are_said_once_with_the_regimes_that_they_are_of(report: Report) -> None:
+    stream = io.StringIO()
+    other = replace(
+        report,
+        names=replace(report.names, regime="split"),
+        run=replace(report.run, warnings=("too small", "the target learned nothing")),
+    )
+    small = replace(report, run=replace(report.run, warnings=("too small",)))
+    print_warnings((small, small, other), Console(file=stream, width=80))
+    assert stream.getvalue().splitlines() == [
+        "warning: too small",
+        "warning (split): the target learned nothing",
+    ]
+
+
+def test_a_report_prints_as_its_table(report: Report) -> None:
+    assert "ident. 0.750 [0.600, 0.900]" in str(report)
+    assert "\x1b" not in str(report)

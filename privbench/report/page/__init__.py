@@ -23,7 +23,7 @@ from privbench.report.page.png import Album
 from privbench.report.page.table import sent
 from privbench.report.page.words import COLUMNS
 from privbench.report.plots import Drawing, drawings
-from privbench.report.report import Report, write_whole
+from privbench.report.report import Report, warnings_of, write_whole
 
 Draw = Callable[[], Sequence[Drawing]]
 """Gives the figures of a study, private ones too."""
@@ -46,6 +46,7 @@ def write_page(
     """
     page = render(reports, title, images=images, problems=problems, draw=draw)
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, page)
     except OSError as cause:
         raise StorageError(
@@ -91,6 +92,7 @@ def render(
         thing=thing,
         figures=made,
         making=making(whole, lines),
+        warnings=warnings_of(whole),
         rows=rows,
         runs=len(reports),
         whole=whole,

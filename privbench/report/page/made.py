@@ -86,4 +86,4 @@ def _made(report: Report, shared: str) -> Made:
     }
     title = names.row or " · ".join(word for word in words if word) or "run"
     told = tuple((name, value) for name, value in facts.items() if value)
-    return Made(title, told, run.config, run.notices)
+    return Made(title, told, run.config, (*run.warnings, *run.notices))
