@@ -10,6 +10,7 @@ import torch
 
 from privbench.contract import Net, Samples, Topology, child_rng
 from privbench.data.splits import Opened
+from privbench.models.fits import check_fits
 from privbench.plan import Plan
 from privbench.regimes.base import Trained
 from privbench.report.report import Target
@@ -45,13 +46,15 @@ def target_of(plan: Plan, opened: Opened, store: Store) -> Opening:
 
 
 def _make(plan: Plan, opened: Opened, folder: Path) -> None:
+    people = opened.population
+    check_fits(plan.model, people.train.x.shape[1:], people.classes)
     (folder / "transcript").mkdir()
     rng = torch.Generator().manual_seed(plan.seed)
     tap = Recorder(folder / "transcript", plan.capture)
     actor = plan.attack.actor() if plan.attack.actor else None
     wire = Wire((tap,), plan.defenses, actor, child_rng(rng, "wire"))
     started = time.perf_counter()
-    trained = plan.regime.train(plan.model, opened.population, wire, rng, plan.device)
+    trained = plan.regime.train(plan.model, people, wire, rng, plan.device)
     seconds = time.perf_counter() - started
     tap.close()
     opened.truth.save(folder / "truth")

@@ -15,6 +15,7 @@ from privbench.compose.plainly import plain_errors
 from privbench.contract import Attack, LearningDefense, MessageDefense, Net, Spec, Threat
 from privbench.data.source import DataSource
 from privbench.errors import UsageError
+from privbench.models.fits import check_fits
 from privbench.plan import Plan
 from privbench.plugins import listing
 from privbench.regimes.base import Regime
@@ -118,8 +119,9 @@ def check_shared(config: DictConfig) -> None:
     _among(shared, "seal", SEALS)
     device_of(str(shared["device"]))
     build(_capture(shared), "capture")
-    build_as(DataSource, shared["data"], "data").load()
-    network(shared["model"])
+    samples = build_as(DataSource, shared["data"], "data").load().samples
+    classes = 1 if samples.y is None else int(samples.y.max()) + 1
+    check_fits(network(shared["model"]), samples.x.shape[1:], classes)
 
 
 def network(settings: Mapping[str, Any]) -> Net:
