@@ -112,7 +112,7 @@ def test_the_strangers_study_gives_a_table(privbench: tuple[Command, Path]) -> N
     command, env = privbench
     done = command("study=example", "regime.epochs=2", "out=runs")
     assert done.returncode == 0, done.stderr
-    table = env.parent / "elsewhere" / "runs" / "studies" / "example" / "table.csv"
+    table = env.parent / "elsewhere" / "runs" / "studies" / "example+regime.epochs=2" / "table.csv"
     assert "example_confidence" in table.read_text()
 
 
