@@ -72,7 +72,8 @@ def one(asked: Words, given: Given | None = None) -> Single:
         loader = ConfigLoaderImpl(config_search_path=_search_path())
         config = loader.load_configuration("run", list(asked.words), run_mode=RunMode.RUN)
     outlets = outlets_of(plain_part(config, "report", "sink"))
-    return Single(plan_of(config, config.hydra.runtime.choices, given or Given()), outlets)
+    plan = plan_of(config, config.hydra.runtime.choices, given or Given(), asked.words)
+    return Single(plan, outlets)
 
 
 def many(asked: Words) -> Launched:
@@ -186,15 +187,15 @@ def _workers(master: DictConfig) -> int:
 def job(config: DictConfig) -> str:
     """One row of a sweep or study: never raises, unless ``debug``. Returns its status."""
     hydra = HydraConfig.get()
-    report = _row(config, hydra.runtime.choices)
+    report = _row(config, hydra.runtime.choices, list(hydra.overrides.task))
     folder = study_folder(Path(str(config.out)), str(config.folder))
     save_row(report, folder, int(hydra.job.num))
     return report.status
 
 
-def _row(config: DictConfig, choices: Mapping[str, Any]) -> Report:
+def _row(config: DictConfig, choices: Mapping[str, Any], words: Sequence[str]) -> Report:
     try:
-        return experiment.run_row(plan_of(config, choices, Given()))
+        return experiment.run_row(plan_of(config, choices, Given(), words))
     except NotApplicable as error:
         return Report(bare_names(config, choices), "not_applicable", str(error))
     except Exception as error:

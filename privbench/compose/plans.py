@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,12 +42,15 @@ class Given:
     private: str = ""
 
 
-def plan_of(config: DictConfig, choices: Mapping[str, Any], given: Given) -> Plan:
+def plan_of(
+    config: DictConfig, choices: Mapping[str, Any], given: Given, words: Sequence[str] = ()
+) -> Plan:
     """A plan from a composed configuration.
 
     Args:
         config: composed; interpolations are resolved here.
         choices: which option each group has.
+        words: what was typed, for the report.
         given: Python objects that take the place of ``data`` and ``model``.
 
     Raises:
@@ -75,7 +79,7 @@ def plan_of(config: DictConfig, choices: Mapping[str, Any], given: Given) -> Pla
         again=_switch(plain, "again"),
         debug=_switch(plain, "debug"),
         images=_switch(plain["report"], "images", "report."),
-        command=command_of(config),
+        command=command_of(words),
         config=_told(plain, given),
         others=threats,
         private_name=given.private,
@@ -191,10 +195,10 @@ def bare_names(config: DictConfig, choices: Mapping[str, Any]) -> Names:
     return Names(**names, **own, defense=defense)
 
 
-def command_of(config: DictConfig) -> str:
+def command_of(words: Sequence[str]) -> str:
     """What to type for a run, or for the study that it is a row of."""
-    words = [str(word) for word in config.hydra.overrides.task]
-    return " ".join(["privbench", *(word for word in words if not word.startswith("+row/"))])
+    typed = [word for word in words if not word.startswith(("+row/", "folder="))]
+    return shlex.join(["privbench", *typed])
 
 
 def device_of(wanted: str) -> str:

@@ -195,3 +195,13 @@ def test_what_broke_inside_a_seal_is_shown_when_asked(
     monkeypatch.setattr(experiment, "run", _run)
     assert main(["attack=loss_threshold", "debug=true"]) == 1
     assert "File mine.py, line 7" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_rows_on_another_launcher_are_rows(tmp_path: Path) -> None:
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "regime.epochs=1"]
+    assert main([*WORDS, *words, f"out={tmp_path}"]) == 0
+    (folder,) = (tmp_path / "studies").iterdir()
+    table = pd.read_csv(folder / "table.csv")
+    assert set(table["status"]) == {"ok"}
+    assert set(table["seed"]) == {1, 2}
