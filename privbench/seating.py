@@ -7,13 +7,20 @@ from dataclasses import replace
 
 import torch
 
-from privbench.contract import Attack, Seat, Topology, View, child_rng
+from privbench.contract import Attack, Seat, Threat, Topology, View, check_words, child_rng
 from privbench.data.splits import Opened
-from privbench.errors import NotApplicable, UsageError
+from privbench.errors import UsageError
 from privbench.plan import Plan
 from privbench.report.report import Refusal
+from privbench.threats.sketches import SKETCHES, carried
+from privbench.threats.ways import Able, instead
+from privbench.views import owned_by
 
 NOBODY = "no victim crossed what it saw, at the steps that it looks at (threat.steps)"
+NOBODY_ELSE = (
+    "every owner of records is inside this threat, so that nobody is left to attack; choose more "
+    "devices or clients (crowd.devices, regime.clients), or fewer of them (threat.fraction)"
+)
 
 
 def seats_of(
@@ -22,32 +29,56 @@ def seats_of(
     """The seats that the plan's attack can use, and a refusal for each reason why others cannot.
 
     Raises:
-        NotApplicable: an active attack under a threat that only listens.
         UsageError: the seat that is asked for does not exist.
+        PluginError: the attack needs what the contract has no word for.
     """
     threat, attack = plan.threat, plan.attack
-    if attack.actor is not None and not threat.tampers:
-        raise NotApplicable(
-            f"attack={plan.names.attack} is active, threat={plan.names.threat} only listens; "
-            "choose a threat that tampers"
-        )
+    check_words(attack)
+    reason = _passive(plan) or without_effect(plan, topology.regime) or _unjudged(plan, opened)
+    if reason:
+        return (), (Refusal(reason, 0),)
     topology = replace(topology, encrypted=plan.encrypted)
-    seats = _chosen(plan, threat.seats(topology))
+    every = threat.seats(topology)
+    seats = _chosen(plan, every)
     if not seats:
-        reason = f"regime={topology.regime} has no seat for threat={threat.name}"
+        reason = f"regime={topology.regime} has no seat for threat={plan.names.threat}"
         return (), (Refusal(reason + _instead(plan, topology, opened), 0),)
     able = []
     refused: dict[tuple[str, str], int] = {}
     for seat in seats:
-        seat = _within(seat, opened)
-        reason = why_not(attack, seat, threat.kinds, plan.encrypted)
+        reason = _why_not(plan, topology, opened, seat)
         if reason:
             refused[reason, seat.column] = refused.get((reason, seat.column), 0) + 1
         else:
-            able.append(seat)
-    instead = "" if able else _instead(plan, topology, opened)
-    refusals = [Refusal(why + instead, count, column) for (why, column), count in refused.items()]
+            able.append(_within(seat, opened))
+    rest = "" if able else _instead(plan, topology, opened)
+    refusals = [Refusal(why + rest, count, column) for (why, column), count in refused.items()]
+    if threat.seat is None and len(seats) < len(every):
+        drawn = (
+            f"not attacked: threat.sample={threat.sample} drew {len(seats)} of {len(every)} seats"
+        )
+        refusals.append(Refusal(drawn, len(every) - len(seats), every[0].column))
     return tuple(able), tuple(refusals)
+
+
+def without_effect(plan: Plan, regime: str) -> str:
+    """One sentence about a message defense that finds nothing to change; empty if all find something.
+
+    Args:
+        regime: name of the regime's class, as its topology gives it.
+    """
+    if regime not in SKETCHES:
+        return ""
+    sent = SKETCHES[regime].kinds
+    for defense in plan.defenses:
+        if not defense.double and not set(defense.kinds) & set(sent):
+            homes = [f"regime={name}" for name in SKETCHES if carried(name, defense.kinds)]
+            return (
+                f"{type(defense).__name__} changes {' and '.join(defense.kinds)}, and "
+                f"regime={regime} sends {', '.join(sent) or 'nothing'}: it would defend nothing; "
+                f"type defense=[]{', or choose ' if homes else ''}{' or '.join(homes)}"
+            )
+    return ""
 
 
 def with_victims(
@@ -59,11 +90,14 @@ def with_victims(
     """
     if attack.goal != "reconstruction":
         return tuple(views), ()
-    idle: dict[str, int] = {}
+    idle: dict[tuple[str, str], int] = {}
     for view in views:
         if not len(view.victims):
-            idle[view.seat.column] = idle.get(view.seat.column, 0) + 1
-    refusals = tuple(Refusal(NOBODY, count, column) for column, count in idle.items())
+            owners = view.topology.owners
+            alone = bool(owners) and len(owned_by(view.seat, view.topology)) == len(owners)
+            why = NOBODY_ELSE if alone else NOBODY, view.seat.column
+            idle[why] = idle.get(why, 0) + 1
+    refusals = tuple(Refusal(reason, count, column) for (reason, column), count in idle.items())
     return tuple(view for view in views if len(view.victims)), refusals
 
 
@@ -84,39 +118,97 @@ def why_not(attack: Attack, seat: Seat, kinds: Sequence[str], encrypted: bool = 
     return ""
 
 
+def _why_not(plan: Plan, topology: Topology, opened: Opened, seat: Seat) -> str:
+    """Why this seat cannot, the data's part in it included."""
+    kinds = carried(topology.regime, plan.threat.kinds)
+    reason = why_not(plan.attack, _within(seat, opened), kinds, plan.encrypted)
+    if not reason or why_not(plan.attack, seat, kinds, plan.encrypted):
+        return reason
+    return f"it needs {_records(*_missing(opened))}, and {_kept(plan)}"
+
+
+def _unjudged(plan: Plan, opened: Opened) -> str:
+    """One sentence where the data hold nothing to judge such a guess by."""
+    if plan.attack.goal != "inversion" or opened.evaluator is not None:
+        return ""
+    lacking = _missing(opened) & set(plan.attack.needs)
+    return (
+        f"it needs {_records('evaluator', *lacking)} (a network trained on evaluator records judges an "
+        f"inversion), and {_kept(plan)}"
+    )
+
+
+def _records(*grants: str) -> str:
+    return " and ".join(f"{grant.removesuffix('s')} records" for grant in sorted(grants))
+
+
+def _kept(plan: Plan) -> str:
+    """The rest of a sentence about records that a split of the data does not have."""
+    way = plan.data.split
+    if way in ("halves", "official"):
+        return f"data.split={way} keeps none; type data.split=thirds"
+    return (
+        "these data have none; mark some with privbench.arrays(x, y, split=parts), or in the key "
+        "split of the file"
+    )
+
+
+def _passive(plan: Plan) -> str:
+    """One sentence where an active attack meets a threat that only listens."""
+    if plan.attack.actor is None or plan.threat.tampers:
+        return ""
+    able = [f"threat={name}" for name, threat in plan.others().items() if threat.tampers]
+    return (
+        f"attack={plan.names.attack} is active, threat={plan.names.threat} only listens; choose a "
+        f"threat that tampers: {' or '.join(able) or 'none is installed'}"
+    )
+
+
 def _instead(plan: Plan, topology: Topology, opened: Opened) -> str:
-    """The rest of the sentence: which threats would do for this attack, in this regime."""
-    fit = [
-        name
-        for name, threat in plan.others().items()
-        if any(
-            not why_not(plan.attack, _within(seat, opened), threat.kinds, plan.encrypted)
+    """The rest of the sentence: which settings, threats or regimes would do for this attack."""
+    return instead(plan.names.threat, plan.threat, topology, plan.others(), _able(plan, opened))
+
+
+def _able(plan: Plan, opened: Opened) -> Able:
+    def able(threat: Threat, topology: Topology) -> bool:
+        kinds = carried(topology.regime, threat.kinds)
+        return any(
+            not why_not(plan.attack, _within(seat, opened), kinds, plan.encrypted)
             for seat in threat.seats(topology)
         )
-    ]
-    if not fit:
-        return ""
-    return f"; here it can be run with threat={' or threat='.join(fit)}"
+
+    return able
 
 
-def _within(seat: Seat, opened: Opened) -> Seat:
-    """The seat, without grants that this split of the data cannot give."""
+def _missing(opened: Opened) -> set[str]:
+    """Grants that this split of the data cannot give."""
     missing = set()
     if opened.candidates is None:
         missing.add("candidates")
     if opened.population.auxiliary is None:
         missing.add("auxiliary")
+    return missing
+
+
+def _within(seat: Seat, opened: Opened) -> Seat:
+    """The seat, without grants that this split of the data cannot give."""
+    missing = _missing(opened)
     pairs = "none" if seat.pairs in ("prefix", "query") and "auxiliary" in missing else seat.pairs
     return replace(seat, grants=seat.grants - missing, pairs=pairs)
 
 
 def _chosen(plan: Plan, seats: tuple[Seat, ...]) -> tuple[Seat, ...]:
-    """All seats, one by its number, or a random sample."""
+    """All seats, one by its number or name, or a random sample."""
     threat = plan.threat
     if threat.seat is not None and seats:
-        if not 0 <= threat.seat < len(seats):
+        names = [seat.name for seat in seats]
+        if threat.seat in names:
+            return (seats[names.index(str(threat.seat))],)
+        if not isinstance(threat.seat, int) or not 0 <= threat.seat < len(seats):
+            shown = names if len(names) < 5 else [*names[:2], "…", names[-1]]
             raise UsageError(
-                f"threat.seat={threat.seat}: threat={threat.name} has seats 0 to {len(seats) - 1}"
+                f"threat.seat={threat.seat}: threat={plan.names.threat} has seats 0 to "
+                f"{len(seats) - 1}, called {', '.join(shown)}"
             )
         return (seats[threat.seat],)
     if threat.sample is not None and threat.sample < len(seats):

@@ -40,7 +40,7 @@ class MiFace(Attack):
     """
 
     goal: ClassVar[str] = "inversion"
-    needs: ClassVar[tuple[str, ...]] = ("released_weights",)
+    needs: ClassVar[tuple[str, ...]] = ("released_weights", "auxiliary")
     source: ClassVar[str] = (
         "M. Fredrikson, S. Jha, T. Ristenpart, Model Inversion Attacks that Exploit Confidence "
         "Information and Basic Countermeasures, 2015, https://doi.org/10.1145/2810103.2813677"
@@ -56,21 +56,20 @@ class MiFace(Attack):
         """One input for each class; draws nothing.
 
         Raises:
-            NotApplicable: the seat lacks the released weights, or the shape of inputs.
+            NotApplicable: the seat lacks the released weights, or auxiliary inputs.
             UsageError: an unknown start.
         """
         public = view.public
-        known = public.auxiliary if public.auxiliary is not None else public.candidates
-        if public.net is None or known is None:
+        if public.net is None or public.auxiliary is None:
             raise NotApplicable(
-                "mi_face climbs the gradient of the released model from an input of the right "
-                "shape; choose threat=released"
+                "mi_face climbs the gradient of the released model (threat=released) from an input like "
+                "the auxiliary ones (data.split=thirds keeps some), and lacks one of the two"
             )
         if self.start not in STARTS:
             raise UsageError(
                 f"attack.start='{self.start}' is unknown; expected {' or '.join(STARTS)}"
             )
-        shape = known.x.shape[1:]
+        shape = public.auxiliary.x.shape[1:]
         first = expected(public, shape) if self.start == "mean" else torch.full(shape, GREY)
         return InversionGuess(self._climb(public.net, first.to(view.device)).cpu())
 

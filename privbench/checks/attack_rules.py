@@ -11,16 +11,14 @@ import torch
 from privbench.checks.defense_rules import cited
 from privbench.checks.stage import Kind, Workshop, least, swapped
 from privbench.contract import (
-    GOALS,
-    GRANTS,
     GUESS_OF_GOAL,
-    KINDS,
     Attack,
     Guess,
     InversionGuess,
     MembershipGuess,
     ReconstructionGuess,
     Seat,
+    check_words,
     child_rng,
 )
 from privbench.data.splits import open_population
@@ -38,13 +36,7 @@ def cites_its_source(name: str, attack: Attack, shop: Workshop) -> None:
 
 def states_what_it_needs(name: str, attack: Attack, shop: Workshop) -> None:
     """Goal, needs and reads use the contract's words, and a bare seat is refused."""
-    if attack.goal not in GOALS:
-        raise PluginError(f"goal='{attack.goal}' is unknown; goals are {', '.join(GOALS)}")
-    words = {word for need in attack.needs for word in need.split("|")} - {"pairs"}
-    for unknown in sorted(words - set(GRANTS)):
-        raise PluginError(f"needs names '{unknown}'; grants are {', '.join(GRANTS)}")
-    for unknown in sorted(set(attack.reads) - set(KINDS)):
-        raise PluginError(f"reads names '{unknown}'; kinds are {', '.join(KINDS)}")
+    check_words(attack)
     if not attack.needs and not attack.reads:
         raise PluginError("it needs nothing and reads nothing: that is a blind guess")
     if not why_not(attack, Seat("nobody", "outsider"), ()):

@@ -3,7 +3,15 @@
 Nothing here trains, measures or knows a data set.
 """
 
-from privbench.contract.attack import GOALS, Actor, Attack, Fit, Knowledge, PrivacyCost
+from privbench.contract.attack import (
+    GOALS,
+    Actor,
+    Attack,
+    Fit,
+    Knowledge,
+    PrivacyCost,
+    check_words,
+)
 from privbench.contract.defense import LearningDefense, MessageDefense, Wrapped
 from privbench.contract.guess import (
     GUESS_OF_GOAL,
@@ -58,6 +66,6 @@ __all__ = [
     "MembershipGuess", "Message", "MessageDefense", "Net", "Oracle", "Own", "Pairs", "Party",
     "PrivacyCost", "Public", "Recipe", "ReconstructionGuess", "Samples", "Seat", "Slice",
     "Spec", "Tell", "Threat", "Topology", "Traffic", "Trainer", "View", "Weights", "Wrapped",
-    "batches", "block", "child_rng", "counted", "finite", "load_name", "no_rows", "spec_of",
-    "stage", "steps_per_epoch", "told", "watching",
+    "batches", "block", "check_words", "child_rng", "counted", "finite", "load_name", "no_rows",
+    "spec_of", "stage", "steps_per_epoch", "told", "watching",
 ]

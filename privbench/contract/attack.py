@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar
 
 import torch
 
-from privbench.contract.guess import Guess
-from privbench.contract.message import Message
+from privbench.contract.guess import GUESS_OF_GOAL, Guess
+from privbench.contract.message import KINDS, Message
 from privbench.contract.progress import counted
 from privbench.contract.recipe import child_rng
-from privbench.contract.threat import Budget
+from privbench.contract.threat import GRANTS, Budget
 from privbench.contract.view import Fitted, Own, Public, View, Weights
+from privbench.errors import PluginError
 
 GOALS = ("membership", "reconstruction", "inversion", "label", "attribute", "property", "audit")
 
@@ -71,6 +73,9 @@ class Attack(ABC):
     - ``actor``: class of its active part; only a threat that tampers admits it.
     - ``double``: it guesses blind on purpose; the conformance kit asks it to be quiet everywhere.
     - ``conformance``: settings with which the conformance kit runs it, where the defaults take long.
+
+    Raises:
+        PluginError: one of these constants holds a word that the contract does not know.
     """
 
     goal: ClassVar[str]
@@ -81,6 +86,9 @@ class Attack(ABC):
     actor: ClassVar[type[Actor] | None] = None
     double: ClassVar[bool] = False
     conformance: ClassVar[Mapping[str, object]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        check_words(self)
 
     def fits(self) -> tuple[Fit, ...]:
         """Fits to be run before; their results are ``view.fitted``, in this order."""
@@ -93,6 +101,40 @@ class Attack(ABC):
     def run_all(self, views: Sequence[View], rng: torch.Generator) -> list[Guess]:
         """One guess a view. Override to share work; the result must equal seat by seat."""
         return [self.run(view, child_rng(rng, view.seat.name)) for view in counted(views)]
+
+
+def check_words(attack: Attack) -> None:
+    """Do goal, needs and reads use words of the contract?
+
+    Raises:
+        PluginError: one does not; the message gives the right ones.
+    """
+    name = type(attack).__name__
+    goal = str(getattr(attack, "goal", None))
+    if goal in GOALS and goal not in GUESS_OF_GOAL:
+        raise PluginError(
+            f"{name}: goal='{goal}' has no guess and no score yet; expected "
+            f"{', '.join(GUESS_OF_GOAL)}"
+        )
+    _known(f"{name}: goal='{goal}'", goal, GUESS_OF_GOAL, "goals")
+    for constant, words, what in (
+        ("needs", (*GRANTS, "pairs"), "grants"),
+        ("reads", KINDS, "kinds"),
+    ):
+        listed = getattr(attack, constant)
+        if isinstance(listed, str):
+            raise PluginError(f"{name}: {constant}='{listed}'; expected a tuple: ('{listed}',)")
+        for word in (part for entry in listed for part in entry.split("|")):
+            _known(f"{name}: {constant} names '{word}', which", word, words, what)
+
+
+def _known(subject: str, word: str, known: Iterable[str], what: str) -> None:
+    names = tuple(known)
+    if word in names:
+        return
+    near = difflib.get_close_matches(word, names, n=1)
+    mean = f"did you mean '{near[0]}'? " if near else ""
+    raise PluginError(f"{subject} is unknown; {mean}{what} are {', '.join(names)}")
 
 
 @dataclass(frozen=True)

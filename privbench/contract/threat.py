@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -27,6 +28,8 @@ GRANTS = (
 )
 
 PAIRS = ("prefix", "own", "chosen", "query", "none")
+
+STEPS = re.compile(r"all|epoch|(first|last):[0-9]+")
 
 COLUMNS = ("infrastructure", "peer", "network", "outsider")
 
@@ -89,42 +92,50 @@ class Threat(ABC):
         steps: which recorded steps it looks at: ``all``, ``epoch`` (those of the last epoch),
             ``first:N`` or ``last:N``.
         budget: what it may spend.
-        seat: attack this seat alone (its number), None = every seat.
+        seat: attack this seat alone (its number, or the name that tables give it), None = every seat.
         sample: attack this many seats, drawn at random, None = every seat.
 
     ``name`` is how a user calls it, ``kinds`` are the messages that its seats keep, ``tampers`` says
-    whether it may deviate from the protocol.
+    whether it may deviate from the protocol. ``stronger`` lists settings, each with its value, under
+    which its seats know more: whoever lacks something for an attack is told of them.
+
+    Raises:
+        UsageError: ``steps`` or ``sample`` is nothing that can be.
     """
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]]
     tampers: ClassVar[bool] = False
+    stronger: ClassVar[tuple[tuple[str, object], ...]] = ()
 
     steps: str = "epoch"
     budget: Budget = field(default_factory=Budget)
-    seat: int | None = None
+    seat: int | str | None = None
     sample: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, str) or not STEPS.fullmatch(self.steps):
+            shown = list(self.steps) if isinstance(self.steps, tuple) else self.steps
+            raise UsageError(
+                f"threat.steps={shown} is unknown; expected all, epoch, first:N or last:N"
+            )
+        if self.sample is not None and self.sample < 1:
+            raise UsageError(
+                f"threat.sample={self.sample}; expected at least 1 seat, or null for every seat"
+            )
 
     @abstractmethod
     def seats(self, topology: Topology) -> tuple[Seat, ...]:
         """Every seat that such an adversary can take; empty if the regime has none."""
 
     def looks_at(self, recorded: tuple[int, ...], steps_per_epoch: int) -> tuple[int, ...]:
-        """The recorded steps that this threat keeps.
-
-        Raises:
-            UsageError: ``steps`` is none of the four forms.
-        """
+        """The recorded steps that this threat keeps."""
         word, _, count = self.steps.partition(":")
-        if word == "all" and not count:
+        if word == "all":
             return recorded
-        if word == "epoch" and not count:
+        if word == "epoch":
             start = recorded[-1] - steps_per_epoch if recorded else 0
             return tuple(step for step in recorded if step > start)
-        if word == "first" and count.isdigit():
+        if word == "first":
             return recorded[: int(count)]
-        if word == "last" and count.isdigit():
-            return recorded[-int(count) :] if int(count) else ()
-        raise UsageError(
-            f"threat.steps='{self.steps}' is unknown; expected all, epoch, first:N or last:N"
-        )
+        return recorded[-int(count) :] if int(count) else ()

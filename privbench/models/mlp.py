@@ -41,3 +41,4 @@ class Mlp(nn.Sequential):
                 modules[f"relu{number - 1}"] = nn.ReLU()
             modules[f"linear{number}"] = nn.Linear(width, following)
         super().__init__(modules)
+        self.widths = tuple(widths)  # a trained one is rebuilt from its attributes

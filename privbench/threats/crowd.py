@@ -77,7 +77,8 @@ class Hosts(Threat):
         hosts = _hosts(topology)
         if not hosts:
             return ()
-        parties = tuple(self.devices) or self._drawn(hosts)
+        named = (self.devices,) if isinstance(self.devices, str) else tuple(self.devices or ())
+        parties = named or self._drawn(hosts)
         strangers = [party for party in parties if party not in hosts]
         if strangers:
             raise UsageError(
@@ -88,7 +89,7 @@ class Hosts(Threat):
         return (Seat(name, "peer", parties, grants=grants | from_start(self.steps), pairs=pairs),)
 
     def _drawn(self, hosts: tuple[Party, ...]) -> tuple[Party, ...]:
-        if not 0 < self.fraction <= 1:
+        if self.fraction is None or not 0 < self.fraction <= 1:
             raise UsageError(
                 f"threat.fraction={self.fraction}; expected a share above 0, at most 1"
             )
@@ -113,6 +114,11 @@ class Coordinator(Threat):
         "tail_gradient",
         "stem_weights",
         "tail_weights",
+    )
+
+    stronger: ClassVar[tuple[tuple[str, object], ...]] = (
+        ("stale_weights", True),
+        ("steps", "first:8"),
     )
 
     stale_weights: bool = False

@@ -71,6 +71,7 @@ class SplitServer(Threat):
 
     name: ClassVar[str] = "split_server"
     kinds: ClassVar[tuple[str, ...]] = ("activation", "gradient", "labels")
+    stronger: ClassVar[tuple[tuple[str, object], ...]] = (("pairs", "query"),)
 
     pairs: str = "none"
 

@@ -18,7 +18,9 @@ class Wire(Threat):
     kinds: ClassVar[tuple[str, ...]] = KINDS
 
     def seats(self, topology: Topology) -> tuple[Seat, ...]:
-        """The one seat on all links."""
+        """The one seat on all links, where anybody has a link."""
+        if len(topology.parties) < 2:
+            return ()
         broadcasts = "coordinator" in topology.parties and not topology.encrypted
         grants = KNOWN | ({"prefix_weights"} if broadcasts else set())
         pairs = "prefix" if broadcasts else "none"
@@ -38,6 +40,7 @@ class Link(Threat):
 
     name: ClassVar[str] = "link"
     kinds: ClassVar[tuple[str, ...]] = KINDS
+    stronger: ClassVar[tuple[tuple[str, object], ...]] = (("steps", "first:8"),)
 
     link: tuple[int, int] | None = None
 
@@ -53,6 +56,12 @@ class Link(Threat):
     def _links(self, topology: Topology) -> tuple[tuple[Party, Party], ...]:
         if self.link is None:
             return tuple((each.one, each.other) for each in topology.traffic)
+        if not isinstance(self.link, tuple) or [type(end) for end in self.link] != [int, int]:
+            shown = list(self.link) if isinstance(self.link, tuple) else self.link
+            raise UsageError(
+                f"threat.link={shown}; expected the numbers of two devices, for example "
+                "threat.link=[3,7], or null for every link"
+            )
         one, other = (f"device-{number}" for number in self.link)
         devices = [party for party in topology.parties if party.startswith("device-")]
         for party in (one, other):

@@ -33,6 +33,7 @@ class Api(Threat):
 
     name: ClassVar[str] = "api"
     kinds: ClassVar[tuple[str, ...]] = ()
+    stronger: ClassVar[tuple[tuple[str, object], ...]] = (("answers", "probabilities"),)
 
     answers: str = "probabilities"
 

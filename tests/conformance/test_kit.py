@@ -49,7 +49,12 @@ def test_what_cannot_be_repeated_is_refused(shop: Workshop, broken: ModuleType) 
         ("NeedsMagic", "needs names 'magic'"),
         ("ReadsMinds", "reads names 'thoughts'"),
         ("NeedsNothing", "needs nothing and reads nothing"),
-        ("WantsAnotherGoal", "goal='lottery'"),
+        ("WantsAnotherGoal", "goal='lottery' is unknown; goals are membership"),
+        ("Misspelt", "'released_weigths', which is unknown; did you mean 'released_weights'"),
+        ("MisspeltGoal", "goal='membershp' is unknown; did you mean 'membership'"),
+        ("WantsLater", "goal='attribute' has no guess and no score yet; expected membership"),
+        ("NeedsLetters", r"needs='candidates'; expected a tuple: \('candidates',\)"),
+        ("Unchecked", "'released_weigths', which is unknown"),
     ],
 )
 def test_words_of_the_contract_alone(name: str, words: str, broken: ModuleType) -> None:
@@ -131,8 +136,8 @@ def test_an_attack_without_a_seat_is_told_why(
     shop: Workshop, broken: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages, "PLACES", stages.PLACES[:1])
-    with pytest.raises(PluginError, match="NeedsMagic has a seat nowhere; regime=centralized"):
-        shop.stage(broken.NeedsMagic(), 0, Kind.REAL)
+    with pytest.raises(PluginError, match="NeedsAnother has a seat nowhere; regime=centralized"):
+        shop.stage(broken.NeedsAnother(), 0, Kind.REAL)
 
 
 DEFENSES = [

@@ -34,6 +34,11 @@ def test_a_class_is_named_and_holds_no_weights() -> None:
     assert (net.spec.target, net.weights) == ("privbench.models.mlp.Mlp", None)
 
 
+def test_a_trained_mlp_of_ours_is_rebuilt_from_its_widths() -> None:
+    module = Mlp(widths=[6, 4, 2]).eval()
+    assert torch.equal(as_net(module).module()(torch.ones(1, 6)), module(torch.ones(1, 6)))
+
+
 @pytest.mark.parametrize("model", [lambda: nn.Linear(2, 2), functools.partial(nn.Linear, 2, 2)])
 def test_what_has_no_import_name_is_refused(model: object) -> None:
     with pytest.raises(UsageError, match="top level of a module"):

@@ -106,6 +106,41 @@ class NeedsMagic(Faulty):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NeedsAnother(Faulty):
+    """Needs what the conformance kit's seats do not have."""
+
+    needs: ClassVar[tuple[str, ...]] = ("stale_weights",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misspelt(Faulty):
+    """Needs what is written otherwise."""
+
+    needs: ClassVar[tuple[str, ...]] = ("candidates|released_weigths",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MisspeltGoal(Faulty):
+    """Guesses what is written otherwise."""
+
+    goal: ClassVar[str] = "membershp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantsLater(Faulty):
+    """Guesses what nobody scores yet."""
+
+    goal: ClassVar[str] = "attribute"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedsLetters(Faulty):
+    """A string where a tuple is meant."""
+
+    needs: ClassVar[tuple[str, ...]] = "candidates"  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReadsMinds(Faulty):
     """Reads what nobody sends."""
 
@@ -124,6 +159,14 @@ class WantsAnotherGoal(Faulty):
     """Guesses what nobody asked."""
 
     goal: ClassVar[str] = "lottery"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unchecked(Misspelt):
+    """Has a check of its own in place of the contract's."""
+
+    def __post_init__(self) -> None:
+        return
 
 
 @dataclass(frozen=True, kw_only=True)
