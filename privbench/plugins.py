@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import ast
 import difflib
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from privbench.errors import NameClash, PluginError, UnknownName, UsageError
 
@@ -140,13 +142,38 @@ def _choices(entry: EntryPoint) -> Iterable[Choice]:
         raise PluginError(
             f"distribution '{_provider(entry)}' announces the config package '{entry.value}', which "
             f"cannot be found; expected a folder with an __init__.py and yaml files; "
-            f"install it again: pip install --force-reinstall {_provider(entry)}"
+            f"{_way_out(entry)}"
         )
     for place in spec.submodule_search_locations:
         root = Path(place)
         for path in sorted(root.rglob("*.yaml")):
             group = path.parent.relative_to(root).as_posix()
             yield Choice("" if group == "." else group, path.stem, _provider(entry), path)
+
+
+def _way_out(entry: EntryPoint) -> str:
+    """What to type about a distribution whose files are gone.
+
+    Never a bare ``pip install NAME`` of what came from a folder: an index may have a stranger's
+    package of that name.
+    """
+    name = _provider(entry)
+    folder = _installed_from(entry)
+    if folder is None:
+        return f"be rid of it with 'pip uninstall {name}', or install it again from where it came"
+    there = folder if folder.is_dir() else "FOLDER"
+    moved = "" if folder.is_dir() else f" (it was in {folder})"
+    return (
+        f"be rid of it with 'pip uninstall {name}', or install it from where it lies now{moved}: "
+        f"pip install -e {there}"
+    )
+
+
+def _installed_from(entry: EntryPoint) -> Path | None:
+    """The folder that a distribution was installed from; None = an index, an archive or not known."""
+    text = entry.dist.read_text("direct_url.json") if entry.dist is not None else None
+    url = urlsplit(json.loads(text).get("url", "")) if text else None
+    return Path(unquote(url.path)) if url is not None and url.scheme == "file" else None
 
 
 def _not_hidden() -> None:

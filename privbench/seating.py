@@ -54,9 +54,7 @@ def seats_of(
     rest = "" if able else _instead(plan, topology, opened)
     refusals = [Refusal(why + rest, count, column) for (why, column), count in refused.items()]
     if threat.seat is None and len(seats) < len(every):
-        drawn = (
-            f"not attacked: threat.sample={threat.sample} drew {len(seats)} of {len(every)} seats"
-        )
+        drawn = f"not attacked: threat.sample={threat.sample} drew {len(seats)} of {len(every)} at random"
         refusals.append(Refusal(drawn, len(every) - len(seats), every[0].column))
     return tuple(able), tuple(refusals)
 

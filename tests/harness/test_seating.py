@@ -288,7 +288,7 @@ def test_a_sample_of_seats_follows_the_seed(crowd: Callable) -> None:
 
 def test_the_table_says_that_seats_were_drawn(crowd: Callable) -> None:
     _, (refusal,) = _seated(crowd("threat=host"), threat=Host(sample=3))
-    assert refusal.reason == "not attacked: threat.sample=3 drew 3 of 4 seats"
+    assert refusal.reason == "not attacked: threat.sample=3 drew 3 of 4 at random"
     assert (refusal.seats, refusal.column) == (1, "peer")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -69,6 +71,28 @@ def test_an_announced_package_that_is_gone_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(plugins, "entry_points", lambda group: (*ours, gone))
     with pytest.raises(PluginError, match="gone_package"):
         plugins.listing()
+
+
+@pytest.mark.parametrize("where", ["moved away", "still here", "an index"])
+def test_a_plug_in_whose_files_are_gone_can_be_got_rid_of(
+    install, tmp_path: Path, where: str
+) -> None:
+    root = install("gone-attack", {"attack/gone.yaml": ""})
+    shutil.rmtree(root / "gone_attack")
+    folder = tmp_path / "my plug-in"
+    if where == "still here":
+        folder.mkdir()
+    if where != "an index":
+        facts = {"url": folder.as_uri(), "dir_info": {"editable": True}}
+        (root / "gone_attack-0.1.dist-info" / "direct_url.json").write_text(json.dumps(facts))
+    with pytest.raises(PluginError, match=r"'pip uninstall gone-attack'") as caught:
+        plugins.listing()
+    advice = str(caught.value)
+    assert "pip install gone" not in advice and "reinstall" not in advice
+    if where == "moved away":
+        assert advice.endswith(f"(it was in {folder}): pip install -e FOLDER")
+    if where == "still here":
+        assert advice.endswith(f"pip install -e {folder}")
 
 
 def test_a_wrong_name_is_answered_with_the_right_one() -> None:
