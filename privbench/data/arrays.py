@@ -10,7 +10,6 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from privbench.contract import Samples
 from privbench.data.source import DataSource, Records, checked
 from privbench.errors import DataError
 
@@ -54,7 +53,7 @@ class Arrays(DataSource):
                 f"'{file}' has keys {', '.join(sorted(found)) or 'none'}; expected x, y and, if you "
                 "wish, split (0 member, 1 non_member, 2 auxiliary, 3 evaluator)"
             )
-        return checked(found["x"], found["y"], found.get("split"))
+        return checked(found["x"], found["y"], found.get("split"), self.records)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +69,7 @@ class InMemory(DataSource):
 
     def load(self) -> Records:
         """The records themselves."""
-        return Records(Samples(self.x, self.y), self.parts)
+        return checked(self.x, self.y, self.parts, self.records)
 
 
 def arrays(x: object, y: object, split: object = None) -> InMemory:

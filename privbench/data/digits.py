@@ -24,11 +24,11 @@ class Digits(DataSource):
 
     def load(self) -> Records:
         """All of them, divided by 16 (their largest grey level)."""
-        return _digits()
+        return _digits(self.records)
 
 
 @lru_cache(maxsize=1)  # a study opens them once a row, and nobody writes into records
-def _digits() -> Records:
+def _digits(count: int | None) -> Records:
     bundle = load_digits()
     images = (bundle.images[:, None] / 16).astype(np.float32)
-    return checked(images, bundle.target.astype(np.int64))
+    return checked(images, bundle.target.astype(np.int64), count=count)

@@ -13,6 +13,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from privbench.contract import Samples
+from privbench.data.subset import chosen
 from privbench.errors import DataError
 
 PARTS = ("member", "non_member", "auxiliary", "evaluator")
@@ -41,22 +42,25 @@ class DataSource(ABC):
 
     Args:
         split: one of ``SPLITS``.
+        records: how many to use, drawn so that classes keep their shares, the same whatever the
+            run's seed; None = all.
     """
 
     name: ClassVar[str]
 
     split: str = "thirds"
+    records: int | None = None
 
     @abstractmethod
     def load(self) -> Records:
-        """Every record, in the data set's own order.
+        """Every record, or ``records`` of them, in the data set's own order.
 
         Raises:
             DataError: the data cannot be used; the message says how to mend them.
         """
 
 
-def checked(x: object, y: object, parts: object = None) -> Records:
+def checked(x: object, y: object, parts: object = None, count: int | None = None) -> Records:
     """Arrays or tensors as records, scaled.
 
     Args:
@@ -64,6 +68,7 @@ def checked(x: object, y: object, parts: object = None) -> Records:
             255).
         y: ``(n,)`` integers; every label from 0 to k - 1 occurs, k at least 2.
         parts: ``(n,)`` numbers or names of ``PARTS``, or None.
+        count: how many to keep, as ``subset.chosen`` draws them; None = all.
 
     Raises:
         DataError: anything else; the message says what was expected, what came, what to type.
@@ -78,8 +83,13 @@ def checked(x: object, y: object, parts: object = None) -> Records:
         )
     if not len(inputs):
         raise DataError("expected records; x and y are empty")
-    samples = Samples(_scaled(inputs), _labels(labels))
-    return Records(samples, None if parts is None else _parts(_array("split", parts), len(labels)))
+    numbers = _labels(labels)
+    places = None if parts is None else _parts(_array("split", parts), len(labels))
+    if count is None:
+        return Records(Samples(_scaled(inputs), numbers), places)
+    kept = chosen(numbers.numpy(), None if places is None else places.numpy(), count)
+    samples = Samples(_scaled(inputs, kept), numbers[kept])
+    return Records(samples, None if places is None else places[kept])
 
 
 def digest(records: Records) -> str:
@@ -103,23 +113,28 @@ def _array(what: str, values: object) -> np.ndarray:
     return array
 
 
-def _scaled(x: np.ndarray) -> Tensor:
+def _scaled(x: np.ndarray, kept: np.ndarray | None = None) -> Tensor:
+    """Some of x, or all; whether and how they are scaled, all decide."""
     if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool) or np.iscomplexobj(x):
         raise DataError(f"expected real numbers in x, got {x.dtype}")
-    if not np.isfinite(x).all():
+    whole = np.issubdtype(x.dtype, np.integer)
+    if not whole and not np.isfinite(x).all():
         count = int((~np.isfinite(x)).sum())
         raise DataError(
             f"x holds {count} NaN or infinite values; expected finite numbers: drop those records "
             "or fill them, numpy.nan_to_num(x) for one"
         )
     low, high = float(x.min()), float(x.max())
-    whole = np.issubdtype(x.dtype, np.integer)
     if low < 0 or high > (255 if whole else 1):
         raise DataError(
             f"x lies in [{low:g}, {high:g}]; expected real numbers in [0, 1] or integers from 0 to "
             "255: pass (x - x.min()) / (x.max() - x.min())"
         )
-    values = x.astype(np.float64) / 255 if whole and high > 1 else x
+    x = x if kept is None else x[kept]
+    if whole and high > 1:
+        values = (np.arange(256) / 255).astype(np.float32)[x]  # no float64 copy of many images
+    else:
+        values = x
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
