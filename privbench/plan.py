@@ -21,6 +21,7 @@ from privbench.wire.tap import Capture
 
 COVERED = ("privbench.", "torch.")  # by the digests of rooms, and by torch's version
 TRAINING_ROOMS = ("contract", "wire", "data", "models", "slicenet", "regimes")
+PLACES = ("root", "path", "download")  # of data: where the bytes are, not which
 VIEWING_ROOMS = ("threats", "seating", "views", "oracle", "equality", "experiment")
 SCORING_ROOMS = ("contract", "toolkit", "scoring", *VIEWING_ROOMS)
 
@@ -73,7 +74,8 @@ class Plan:
             data_digest,
             digest_of_rooms(*TRAINING_ROOMS),
             str(torch.__version__),
-            [canonical(part) for part in (self.data, self.model, self.regime, self.defenses)],
+            [canonical(part) for part in (_placeless(self.data), self.model, self.regime)],
+            canonical(self.defenses),
             canonical(self.capture),
             _actor(self.attack),
             [self.seed, self.threads, self.device, self.private_name],
@@ -110,6 +112,13 @@ def canonical(thing: Any) -> Any:
     if isinstance(thing, Path):
         return str(thing)
     return thing
+
+
+def _placeless(data: DataSource) -> dict[str, Any]:
+    """What a data set is, wherever its files lie: their content is known by its digest."""
+    values = {f.name: getattr(data, f.name) for f in fields(data) if f.name not in PLACES}
+    kind = type(data)
+    return {"kind": f"{kind.__module__}.{kind.__qualname__}", **values}
 
 
 def _actor(attack: Attack) -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from attacks.membership.loss_threshold import LossThreshold
 from defenses.gaussian_noise import GaussianNoise
 from privbench.contract import Budget, Net, Spec
+from privbench.data.arrays import Arrays
 from privbench.plan import Plan, canonical
 from privbench.regimes.centralized import Centralized
 from privbench.store import fingerprint
@@ -182,3 +183,11 @@ def test_one_bit_of_one_weight_counts() -> None:
     assert canonical(one) != canonical(other)
     assert canonical(one) != canonical(one.double())
     assert canonical(one) != canonical(one.reshape(5, 1))
+
+
+def test_where_the_files_of_a_data_set_lie_makes_no_other_target(made: Plan) -> None:
+    here, there = (replace(made, data=Arrays(path=f"{place}/x.npz")) for place in ("a", "b"))
+    halves = replace(here, data=Arrays(path="a/x.npz", split="halves"))
+    assert here.target_print("bytes") == there.target_print("bytes")
+    assert here.target_print("bytes") != here.target_print("other bytes")
+    assert here.target_print("bytes") != halves.target_print("bytes")
