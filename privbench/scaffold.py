@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import keyword
+import re
 from pathlib import Path
 
 from privbench.errors import StorageError, UsageError
+from privbench.plugins import listing
 
 CODE = '''"""{name}: an attack for privbench."""
 
@@ -23,7 +25,9 @@ from privbench.errors import NotApplicable
 
 @dataclass(frozen=True, kw_only=True)
 class {kind}(Attack):
-    """A record with a small loss was trained on: a place to start from.
+    """The surer a model is of a record's label, the likelier it was trained on that record.
+
+    A place to start from: write your attack here, and cite its paper in place of this one.
 
     Args:
         temperature: divides the logits.
@@ -31,7 +35,10 @@ class {kind}(Attack):
 
     goal: ClassVar[str] = "membership"
     needs: ClassVar[tuple[str, ...]] = ("candidates", "released_weights")
-    source: ClassVar[str] = "authors, title, year, link: fill this in"
+    source: ClassVar[str] = (
+        "Yeom, Giacomelli, Fredrikson, Jha, Privacy Risk in Machine Learning: Analyzing the "
+        "Connection to Overfitting, 2018, https://arxiv.org/abs/1709.01604"
+    )
 
     temperature: float = 1.0
 
@@ -45,7 +52,7 @@ class {kind}(Attack):
         return MembershipGuess(-cross_entropy(logits, candidates.y, reduction="none"))
 '''
 
-YAML = """# {name}: say in one line what it does
+YAML = """# a membership attack to start from: say here in one line what yours does
 _target_: {package}.{name}.{kind}
 temperature: 1.0
 """
@@ -76,21 +83,27 @@ test_conformance = conformance("{dist}")
 """
 
 
+VALUES = ("true", "false", "null", "nan", "inf")
+"""What a command line takes for a value, not for a name."""
+
+TAKEN = ("Attack", "ClassVar", "MembershipGuess", "NotApplicable", "View")
+"""Classes that the module of a new attack imports."""
+
+
 def scaffold(name: str, folder: Path) -> str:
     """Write a distribution with one attack; returns what to do next.
 
     Raises:
-        UsageError: the name is no Python name, or something of that name is there already.
+        UsageError: the name cannot be that of an attack, or something of that name is there already.
         StorageError: the folder cannot be written.
     """
-    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
-        raise UsageError(f"'{name}' cannot name an attack; expected lower_case, as a Python module")
     names = {
         "name": name,
         "package": f"{name}_attack",
         "dist": f"{name}-attack".replace("_", "-"),
         "kind": "".join(part.capitalize() for part in name.split("_")),
     }
+    _check_name(name, names["kind"])
     package = Path(names["package"])
     files = {
         Path("pyproject.toml"): PROJECT,
@@ -111,6 +124,35 @@ def scaffold(name: str, folder: Path) -> str:
         raise StorageError(f"cannot write '{root}': {cause}; go to a writable folder") from cause
     return (
         f"wrote {root}\n"
-        f"next: pip install -e {names['dist']} && privbench attack={name}\n"
-        f"then: cite your source, cd {names['dist']} && pytest"
+        f"next: pip install -e ./{names['dist']} && privbench attack={name}\n"
+        f"then: write your attack into {names['dist']}/{package}/{name}.py, cite its paper there, and "
+        f"see whether it keeps the contract: privbench plugins check {name}"
     )
+
+
+def _check_name(name: str, kind: str) -> None:
+    """Refuse names that give a package that cannot be imported, or that block every other command."""
+    if not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
+        raise UsageError(
+            f"'{name}' cannot name an attack; expected lower_case, as a Python module, for example "
+            "confidence"
+        )
+    other = f"choose another, for example my_{name}"
+    if name in VALUES:
+        raise UsageError(
+            f"'{name}' cannot name an attack, attack={name} is read as a value; {other}"
+        )
+    if name == "conf":
+        raise UsageError(
+            f"'conf' cannot name an attack: its conf.py would lie beside the package conf; {other}"
+        )
+    if kind in TAKEN:
+        raise UsageError(
+            f"'{name}' cannot name an attack: its class {kind} would hide that of the contract; {other}"
+        )
+    choice = listing().get("attack", {}).get(name)
+    if choice is not None:
+        raise UsageError(
+            f"attack={name} is there already, brought by '{choice.provider}', and two of one name are "
+            f"refused by every command; {other}"
+        )

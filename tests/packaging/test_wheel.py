@@ -130,3 +130,26 @@ def test_the_strangers_defense_is_chosen_by_name(privbench: tuple[Command, Path]
     assert done.returncode == 0, done.stderr
     tables = (env.parent / "elsewhere" / "runs" / "runs").glob("*/table.csv")
     assert any("example_rounding" in table.read_text() for table in tables)
+
+
+def test_the_readme_makes_a_plug_in(
+    privbench: tuple[Command, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Line by line as it stands there; pip alone is kept from the network."""
+    _, env = privbench
+    section = (HOME / "README.md").read_text().split("## Your own attack, in one minute")[1]
+    lines = section.split("```")[1].strip().splitlines()
+    assert len(lines) == 4
+    offline = "install --no-index --no-deps --no-build-isolation -q"
+    pip = tmp_path / "bin" / "pip"
+    pip.parent.mkdir()
+    pip.write_text(
+        f'#!/bin/sh\n[ "$1" = install ] && shift\n'
+        f'exec "{sys.executable}" -m pip --python "{env}/bin/python" {offline} "$@"\n'
+    )
+    pip.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{pip.parent}:{env}/bin:{os.environ['PATH']}")
+    for line in lines:
+        done = _run("sh", "-c", line, cwd=tmp_path)
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+    assert done.stdout.count("ok      confidence-") == 10
