@@ -38,7 +38,8 @@ class NameClash(UsageError):
 
 
 class NotApplicable(UsageError):
-    """The seat lacks what the attack needs. In a study this is a row, not a failure."""
+    """The seat lacks what the attack needs, or a regime cannot cut the network. In a study this is a
+    row, not a failure."""
 
 
 class DataError(PrivbenchError):

@@ -60,7 +60,11 @@ def run(plan: Plan) -> Report:
     if (folder / "report.json").exists() and not plan.again:
         return Report.load(folder / "report.json")
     check_writable(plan.out)
-    report = carry_out(plan, opened)
+    try:
+        report = carry_out(plan, opened)
+    except NotApplicable as error:
+        run = circumstances(plan, opened)
+        return Report(plan.names, "not_applicable", str(error), run=run)
     report.save(folder)
     return report
 
@@ -72,8 +76,6 @@ def run_row(plan: Plan) -> Report:
     """
     try:
         return run(plan)
-    except NotApplicable as error:
-        return Report(plan.names, "not_applicable", str(error), run=circumstances(plan))
     except PrivbenchError as error:
         if plan.debug:
             raise

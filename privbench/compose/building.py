@@ -72,9 +72,9 @@ def build(settings: Any, where: str) -> Any:
         return made(**inner)
     except PrivbenchError:
         raise
-    except (TypeError, ValueError, OSError) as cause:
+    except Exception as cause:  # whatever a constructor of the user's raises
         raise UsageError(
-            f"{where}: '{settings['_target_']}' refuses its settings: {cause}"
+            f"{where}: '{settings['_target_']}' refuses its settings: {type(cause).__name__}: {cause}"
         ) from cause
 
 
