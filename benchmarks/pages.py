@@ -66,7 +66,7 @@ class Pages:
     def dashboard(self) -> tuple[Figure, ...]:
         """What ``sink=wandb`` adds to the compare study, all rows trained anew, in turn."""
         pairs = []
-        for number in range(2):
+        for number in range(3):
             plain = launch([*program(), f"out=plain-{number}"], self.folder).seconds
             shown = launch([*program(), "sink=wandb", f"out=shown-{number}"], self.folder).seconds
             pairs.append(shown / plain - 1)

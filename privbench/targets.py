@@ -14,6 +14,7 @@ from privbench.models.fits import check_fits
 from privbench.plan import Plan
 from privbench.regimes.base import Trained
 from privbench.report.report import Target
+from privbench.scoring.rates import clopper_pearson
 from privbench.store import Store
 from privbench.wire import codec
 from privbench.wire.tap import Recorder
@@ -70,8 +71,12 @@ def _quality(
     """The fields of ``Target``, in order."""
     privacy = trained.privacy
     people = opened.population
+    held_out, low, high = accuracy(trained.net, people.held_out, device), None, None
+    if held_out is not None:
+        count = len(people.held_out)
+        _, low, high, *_ = clopper_pearson(round(held_out * count), count)
     return (
-        accuracy(trained.net, people.held_out, device),
+        held_out,
         accuracy(trained.net, people.train, device),
         trained.bytes_per_sample,
         trained.flops_per_sample,
@@ -79,6 +84,8 @@ def _quality(
         privacy.delta if privacy else None,
         privacy.covers if privacy else "",
         seconds,
+        low,
+        high,
     )
 
 

@@ -90,8 +90,10 @@ class Shown:
         return write_page(self.reports, file, self.title, images=images, draw=lambda: self.drawn)
 
     def figures(self, images: bool) -> Mapping[str, Figure]:
-        """Figures by name, with or without those that show private records."""
-        return {each.name: each.figure for each in self.drawn if images or not each.private}
+        """Maps, ROC and, where they may be shown, images, by name; the rest is in the page."""
+        kinds = ("leakage-map-", "roc", "reconstructions-")
+        chosen = [each for each in self.drawn if each.name.startswith(kinds)]
+        return {each.name: each.figure for each in chosen if images or not each.private}
 
 
 def outlets_of(plain: Mapping[str, Any]) -> Outlets:

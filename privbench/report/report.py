@@ -74,6 +74,8 @@ class Target:
     delta: float | None = None
     epsilon_covers: str = ""
     train_seconds: float | None = None
+    accuracy_low: float | None = None  # 95 % interval of accuracy
+    accuracy_high: float | None = None
 
 
 @dataclass(frozen=True)

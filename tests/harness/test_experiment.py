@@ -19,6 +19,7 @@ from privbench.errors import AttackError, TrainingError
 from privbench.experiment import carry_out, fitted, oracle_of, run, run_row
 from privbench.plan import Plan
 from privbench.regimes.centralized import Centralized
+from privbench.scoring.rates import clopper_pearson
 from privbench.seal import Seal
 from privbench.store import Store, fingerprint
 from privbench.threats.insider import Trainer
@@ -245,3 +246,10 @@ def test_fits_are_stored_by_what_they_were_given(
         monkeypatch.setattr("privbench.plan.digest_of_source", lambda thing: "edited")
         fitted(plan, view, seal, store)
         assert len(given) == 7, "a stranger who edits a fit gets what it does now"
+
+
+def test_the_accuracy_has_its_interval(plan: Callable[..., Plan]) -> None:
+    report = run(plan("regime=centralized", "threat=released", "attack=loss_threshold"))
+    exact = clopper_pearson(round(report.target.accuracy * 90), 90)
+    assert report.target.accuracy_low == exact.low <= report.target.accuracy
+    assert report.target.accuracy_high == exact.high >= report.target.accuracy

@@ -28,7 +28,6 @@ from privbench.report.plots.style import (
     panel,
 )
 from privbench.report.report import Report
-from privbench.scoring.rates import clopper_pearson
 from privbench.scoring.score import Score
 
 LABELS = 24  # points of one panel that are named
@@ -88,11 +87,8 @@ def _point(report: Report, column: str) -> Point | None:
         return None
     if column == "bytes_per_sample":
         return Point(report, score, x / 1000, x / 1000, x / 1000) if x > 0 else None
-    n = int(report.run.splits.get("non-members", 0))
-    if not n:
-        return Point(report, score, x, x, x)
-    interval = clopper_pearson(round(x * n), n)
-    return Point(report, score, x, interval.low, interval.high)
+    low, high = report.target.accuracy_low, report.target.accuracy_high
+    return Point(report, score, x, x if low is None else low, x if high is None else high)
 
 
 def _scales(axes: Axes, points: Sequence[Point], column: str, last: bool) -> None:
