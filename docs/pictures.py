@@ -13,6 +13,7 @@ from pathlib import Path
 from playwright.sync_api import Locator, sync_playwright
 
 PAGE = Path("runs/studies/compare/report.html")
+MARGIN = 16  # pixels around what is photographed
 PICTURES = Path(__file__).with_name("pictures")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -29,6 +30,7 @@ def main(page: Path = PAGE) -> int:
         chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         view = chromium.new_page(viewport={"width": 1240, "height": 1000}, device_scale_factor=1.5)
         view.goto(page.resolve().as_uri())
+        view.add_style_tag(content="nav { display: none }")  # it follows the eye, and would be in it
         photograph(view.locator("#table"), "table", 1000)
         view.locator("#map [id$='device-2']").first.focus()
         photograph(view.locator("#map .beside"), "leakage-map", 780)
@@ -47,10 +49,10 @@ def photograph(part: Locator, name: str, tallest: int) -> None:
         path=PICTURES / f"{name}.png",
         full_page=True,
         clip={
-            "x": box["x"],
-            "y": box["y"] + top,
-            "width": box["width"],
-            "height": min(box["height"], tallest),
+            "x": max(0, box["x"] - MARGIN),
+            "y": box["y"] + top - MARGIN,
+            "width": box["width"] + 2 * MARGIN,
+            "height": min(box["height"], tallest) + 2 * MARGIN,
         },
     )
 
