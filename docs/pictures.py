@@ -30,7 +30,9 @@ def main(page: Path = PAGE) -> int:
         chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         view = chromium.new_page(viewport={"width": 1240, "height": 1000}, device_scale_factor=1.5)
         view.goto(page.resolve().as_uri())
-        view.add_style_tag(content="nav { display: none }")  # it follows the eye, and would be in it
+        view.add_style_tag(
+            content="nav { display: none }"
+        )  # it follows the eye, and would be in it
         photograph(view.locator("#table"), "table", 1000)
         view.locator("#map [id$='device-2']").first.focus()
         photograph(view.locator("#map .beside"), "leakage-map", 780)
