@@ -24,8 +24,10 @@ ROWS = "table.rows tr.row"
 
 def _find(page: Any, words: str, count: int) -> None:
     """Type words and wait until so many rows are left: the page answers in its next frame."""
+    from playwright.sync_api import expect
+
     page.locator("#find").fill(words)
-    page.wait_for_function(f"document.querySelectorAll('{ROWS}').length === {count}")
+    expect(page.locator(ROWS)).to_have_count(count)  # asks again until it is so
 
 
 def _column(page: Any, name: str) -> list[str]:
