@@ -53,10 +53,14 @@ def report() -> Report:
     return Report(NAMES, scores=(score,), seats=seats, pictures=(pictures,))
 
 
+@pytest.mark.parametrize("goal", ["reconstruction", "inversion"])
 @pytest.mark.parametrize("images", [False, True])
 def test_dashboards_see_private_images_only_where_that_is_switched_on(
-    images: bool, report: Report, tmp_path: Path
+    images: bool, goal: str, report: Report, tmp_path: Path
 ) -> None:
+    metric = {"reconstruction": "identification", "inversion": "evaluator_top1"}[goal]
+    scores = tuple(replace(score, goal=goal, metric=metric) for score in report.scores)
+    report = replace(report, names=replace(report.names, goal=goal), scores=scores)
     pages: list[str] = []
     outlets = Outlets(images=True, sinks=(Kept(pages=pages),), sink_images=images)
     shown, said = Shown((report,), "compare"), []
