@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -31,7 +33,7 @@ from privbench.errors import NotApplicable, PrivbenchError
 from privbench.oracle import CountingOracle
 from privbench.plan import Plan, source_of
 from privbench.report.crowd import CrowdFacts
-from privbench.report.report import Report, Run, SeatFacts
+from privbench.report.report import Refusal, Report, Run, SeatFacts
 from privbench.scoring.roc import curves
 from privbench.scoring.score import Pictures, SeatResult
 from privbench.scoring.scorer import Scorer
@@ -123,10 +125,11 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
         return replace(report, status="not_applicable", reason=idle[0].reason)
     started = time.perf_counter()
     with stage("fits"):
-        views = [fitted(plan, view, seal, store) for view in bare]
+        views = tuple(fitted(plan, view, seal, store) for view in bare)
     oracle = oracle_of(plan, target, seats[0])
     with stage("attack"):
-        guesses = seal.attack(spec_of(plan.attack), views, attack_seed(plan), oracle)
+        views, guesses, refused = attacked(plan, views, seal, oracle)
+    report = replace(report, refusals=report.refusals + refused)
     seconds = time.perf_counter() - started
     guess_hash = fingerprint(tuple(guesses))  # before the truth is opened
     with stage("scoring"):
@@ -148,6 +151,45 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
             attack_seconds=seconds,
         ),
     )
+
+
+class Attacked(NamedTuple):
+    """Views, a guess for each, and refusals that count the seats to which the attack does not apply."""
+
+    views: tuple[View, ...]
+    guesses: list[Guess]
+    refusals: tuple[Refusal, ...] = ()
+
+
+def attacked(
+    plan: Plan, views: tuple[View, ...], seal: Seal, oracle: CountingOracle | None
+) -> Attacked:
+    """Attack all seats together; where the attack does not apply to one, each by itself.
+
+    Raises:
+        NotApplicable: it applies to none.
+    """
+    spec, seed = spec_of(plan.attack), attack_seed(plan)
+    try:
+        return Attacked(views, seal.attack(spec, views, seed, oracle))
+    except NotApplicable as error:
+        if len(views) == 1:
+            raise
+        first = error
+    able: list[View] = []
+    guesses: list[Guess] = []
+    refused: Counter[tuple[str, str]] = Counter()
+    for view in counted(views):
+        try:
+            guesses += seal.attack(spec, [view], seed, oracle)
+            able.append(view)
+        except NotApplicable as error:
+            reason = str(error).replace(f"'{view.seat.name}'", "this seat")
+            refused[reason, view.seat.column] += 1
+    if not able:
+        raise first
+    refusals = tuple(Refusal(why, count, column) for (why, column), count in refused.items())
+    return Attacked(tuple(able), guesses, refusals)
 
 
 def cut(plan: Plan, opened: Opened, target: Opening, seats: Sequence[Seat]) -> list[View]:

@@ -15,7 +15,7 @@ from attacks.membership.loss_threshold import LossThreshold
 from privbench import experiment
 from privbench.contract import Knowledge, View, child_rng
 from privbench.data.splits import Opened, open_population
-from privbench.errors import AttackError, TrainingError
+from privbench.errors import AttackError, NotApplicable, TrainingError
 from privbench.experiment import carry_out, fitted, oracle_of, run, run_row
 from privbench.plan import Plan
 from privbench.regimes.centralized import Centralized
@@ -253,3 +253,39 @@ def test_the_accuracy_has_its_interval(plan: Callable[..., Plan]) -> None:
     exact = clopper_pearson(round(report.target.accuracy * 90), 90)
     assert report.target.accuracy_low == exact.low <= report.target.accuracy
     assert report.target.accuracy_high == exact.high >= report.target.accuracy
+
+
+def test_seats_to_which_an_attack_does_not_apply_are_counted_and_the_others_attacked(
+    plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("regime=slicenet", "crowd.devices=4", "regime.granularity=4", "threat=host")
+    made = plan(*words, "attack=ridge_decoder")
+    whole = carry_out(made)
+    attack = Seal.attack
+
+    def _but_one(self: Seal, spec: Any, views: Any, *rest: Any) -> list[Any]:
+        if any(view.seat.name == "device-1" for view in views):
+            raise NotApplicable("'device-1' sees nothing of use")
+        return attack(self, spec, views, *rest)
+
+    monkeypatch.setattr(Seal, "attack", _but_one)
+    report = carry_out(made)
+    (refusal,) = set(report.refusals) - set(whole.refusals)
+    assert (refusal.reason, refusal.seats) == ("this seat sees nothing of use", 1)
+    assert {seat.seat for seat in whole.seats} - {seat.seat for seat in report.seats} == {
+        "device-1"
+    }
+    alone = {(s.seat, s.metric): s for s in report.scores if s.seat.startswith("device-")}
+    together = {(s.seat, s.metric): s for s in whole.scores if s.seat.startswith("device-")}
+    assert alone and all(together[key] == score for key, score in alone.items())
+
+
+def test_an_attack_that_applies_to_no_seat_is_not_applicable(
+    fresh: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def _never(*_: Any) -> list[Any]:
+        raise NotApplicable("it never does")
+
+    monkeypatch.setattr(Seal, "attack", _never)
+    report = run(fresh)
+    assert (report.status, report.reason) == ("not_applicable", "it never does")
