@@ -36,9 +36,10 @@ from privbench.slicenet.crowd import Crowd, Uniform
 from privbench.slicenet.engine import COORDINATOR, RELEASER, Simulated
 from privbench.slicenet.graph import Graph
 from privbench.slicenet.ledger import loads_of, traffic_of
-from privbench.slicenet.problem import Problem, check_budgets, owner_flops, vertices_of
+from privbench.slicenet.problem import Problem, check_budgets
 from privbench.slicenet.slicers.base import Slicer
 from privbench.slicenet.slicers.greedy import Greedy
+from privbench.slicenet.tiles import flows_of, owner_flops, slices_of, tiles_of, vertices_of
 from privbench.wire.wire import Wire
 
 ELEMENTWISE: Mapping[str, int] = MappingProxyType(
@@ -159,9 +160,10 @@ class SliceNet(Regime):
         outside = (*graph.placed("stem"), *graph.placed("tail"))
         weights = [p for stage in outside for p in stage.module.parameters()]
         records = sum(shares)
+        tiles = tiles_of(graph, self.tiling, self.granularity)
         return Problem(
-            layers=graph.layers,
-            vertices=vertices_of(graph, self.tiling, self.granularity),
+            vertices=vertices_of(graph, tiles),
+            flows=flows_of(graph, tiles),
             devices=self.crowd.members(),
             shares=tuple(Fraction(share, records) for share in shares),
             batch=recipe.batch,
@@ -186,7 +188,7 @@ class SliceNet(Regime):
             steps=total_steps(recipe, records),
             steps_per_epoch=steps_per_epoch(recipe, records),
             layers=graph.layers,
-            slices=slicing.slices(problem),
+            slices=slices_of(tiles_of(graph, self.tiling, self.granularity), slicing),
             defenses=tuple(spec_of(defense) for defense in wire.defenses),
             loads=loads_of(problem, slicing),
             traffic=traffic_of(problem, slicing),

@@ -19,6 +19,8 @@ class Device:
     latency: float = 0.03  # s, one way
     energy_per_flop: float = 1e-10  # J: 10 GFLOP/s a watt
     energy_per_byte: float = 1e-7  # J: about 0.1 mJ a kilobyte over Wi-Fi
+    hosts: bool = True  # may it be given a slice?
+    owns: bool = True  # does it hold records?
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -4,60 +4,46 @@ from __future__ import annotations
 
 from collections import defaultdict
 from fractions import Fraction
-from math import prod
 
-from privbench.contract import Load, Party, Traffic
-from privbench.slicenet.links import OWNER, Link, Links
-from privbench.slicenet.problem import Problem, Slicing
+from privbench.contract import Load, Traffic
+from privbench.slicenet.problem import Flow, Problem, Slicing, needs_of
 
 
 def loads_of(problem: Problem, slicing: Slicing) -> tuple[Load, ...]:
     """What each device spends in a step in which it owns as many rows as it may."""
-    found = []
-    for number, device in enumerate(problem.devices):
-        hosted = slicing.hosted(number)
-        flops, memory = problem.flops(number, hosted), problem.memory(number, hosted)
-        party = problem.parties[number]
-        found.append(Load(party, flops, device.compute, memory, device.memory))
-    return tuple(found)
+    needs = needs_of(problem, slicing)
+    return tuple(
+        Load(party, float(flops), device.compute, float(memory), device.memory)
+        for party, device, flops, memory in zip(
+            problem.parties, problem.devices, needs.flops, needs.memory, strict=True
+        )
+    )
 
 
 def traffic_of(problem: Problem, slicing: Slicing) -> tuple[Traffic, ...]:
     """Bytes per sample between each two devices; all together they are the ``volume``."""
-    links = Links(problem.layers, slicing.slices(problem))
-    numbers: defaultdict[tuple[Party, Party], Fraction] = defaultdict(Fraction)
-    for layer in links.travelling:
-        size = prod(layer.shape[1:])
-        for link in links.links(layer.name):
-            for pair, share in _between(link, problem):
-                numbers[pair] += len(link.units) * size * share
-        if links.tiled(layer.name) == "input":
-            vertex = next(v for v in problem.vertices if v.layer == layer.name)
-            reducer = links.reducer(layer.name)
-            for host in links.hosts(layer.name):
-                if host != reducer:
-                    numbers[_pair(host, reducer)] += vertex.output
-    order = {party: place for place, party in enumerate(problem.parties)}
-    found = sorted(numbers.items(), key=lambda item: [order[party] for party in item[0]])
+    numbers: defaultdict[tuple[int, int], Fraction] = defaultdict(Fraction)
+    for flow in problem.flows:
+        for sender, receiver, count in _sent(problem, slicing, flow):
+            numbers[min(sender, receiver), max(sender, receiver)] += count
     return tuple(
-        Traffic(*pair, float(2 * count * problem.element)) for pair, count in found if count
+        Traffic(problem.parties[one], problem.parties[other], float(2 * count * problem.element))
+        for (one, other), count in sorted(numbers.items())
+        if count
     )
 
 
-def _between(link: Link, problem: Problem) -> list[tuple[tuple[Party, Party], Fraction]]:
-    """The pairs of devices that a link stands for, with the share of rows that each carries."""
-    ends = {link.sender, link.receiver} - {OWNER}
-    if OWNER not in (link.sender, link.receiver):
-        return [(_pair(link.sender, link.receiver), Fraction(1))]
-    (device,) = ends
-    return [
-        (_pair(owner, device), share)
-        for owner, share in zip(problem.parties, problem.shares, strict=True)
-        if owner != device
-    ]
-
-
-def _pair(one: Party, other: Party) -> tuple[Party, Party]:
-    """The two, the lower number first: a link has no direction here."""
-    first, second = sorted((one, other), key=lambda party: int(party.rpartition("-")[2]))
-    return first, second
+def _sent(problem: Problem, slicing: Slicing, flow: Flow) -> list[tuple[int, int, Fraction]]:
+    """Sender, receiver and numbers a sample of a flow, forward only."""
+    found: list[tuple[int, int, Fraction]] = []
+    owners = [(owner, share) for owner, share in enumerate(problem.shares) if share]
+    receivers = {slicing.hosts[number] for number in flow.targets}
+    if not flow.sources:
+        total = sum(flow.numbers)
+        found += [(o, d, total * share) for d in receivers for o, share in owners]
+    for number, count in zip(flow.sources, flow.numbers, strict=False):
+        host = slicing.hosts[number]
+        found += [(host, device, Fraction(count)) for device in receivers]
+        if flow.to_owners:
+            found += [(host, owner, count * share) for owner, share in owners]
+    return [(sender, receiver, count) for sender, receiver, count in found if sender != receiver]

@@ -1,19 +1,20 @@
-"""The slicing problem: vertices, what they cost, what devices can afford, and what crosses between them."""
+"""The slicing problem: vertices, what they cost, what flows between them, and what devices can afford.
+
+Pure numbers: a slicer needs to know nothing of networks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import prod
 
-from privbench.contract import Layer, Party, Slice
-from privbench.errors import BudgetError, PluginError, UsageError
+import numpy as np
+from jaxtyping import Float64
+
+from privbench.contract import Party
+from privbench.errors import BudgetError, PluginError
 from privbench.slicenet.crowd import Device
-from privbench.slicenet.graph import Graph, Stage
-from privbench.slicenet.links import OWNER, Links, columns_per_channel
-
-TILINGS = ("output", "input")
 
 
 @dataclass(frozen=True)
@@ -21,20 +22,38 @@ class Vertex:
     """A block of a body layer: what is given to one host as a whole.
 
     Args:
-        units: output channels, or columns of the weight under input tiling.
+        layer: its name.
         flops: of forward and backward pass on one sample.
         parameters: numbers held.
-        output: numbers a sample that it computes (under input tiling the layer's whole map).
-        reduced: numbers a sample of the finished layer, where its host reduces partial sums; else 0.
+        output: numbers a sample that it keeps until the backward pass.
     """
 
     layer: str
-    units: tuple[int, ...]
-    side: str
     flops: float
     parameters: int
     output: int
-    reduced: int
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Blocks of one layer that the same vertices need: a hyperedge.
+
+    Each block goes once to each device that hosts a target and does not make the block itself; its
+    gradient comes back the same way.
+
+    Args:
+        layer: whose output, or partial sum, this is.
+        sources: vertices that make the blocks; empty = the owner of each row makes all of it.
+        numbers: numbers a sample of each block (one entry where owners make it).
+        targets: vertices that need all of these blocks.
+        to_owners: do owners need it too, for the tail?
+    """
+
+    layer: str
+    sources: tuple[int, ...]
+    numbers: tuple[int, ...]
+    targets: tuple[int, ...]
+    to_owners: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +61,10 @@ class Problem:
     """What a slicer is given.
 
     Args:
-        layers: of the whole chain.
         vertices: to be hosted, in order of the forward pass.
+        flows: what each block sends to whom, in order of the forward pass.
         devices: what each can afford.
-        shares: share of each owner in a batch, summing to 1 (owner k is device k).
+        shares: share of each owner in a batch, summing to 1 (owner k is device k; 0 = owns nothing).
         batch: rows of a step, B.
         own_rows: most rows of one step that can be the device's own.
         element: bytes a number.
@@ -55,8 +74,8 @@ class Problem:
         owner_output: numbers a sample that stem and tail compute.
     """
 
-    layers: tuple[Layer, ...]
     vertices: tuple[Vertex, ...]
+    flows: tuple[Flow, ...]
     devices: tuple[Device, ...]
     shares: tuple[Fraction, ...]
     batch: int
@@ -72,7 +91,7 @@ class Problem:
         """Names of the devices."""
         return tuple(f"device-{number}" for number in range(len(self.devices)))
 
-    def flops(self, device: int, vertices: Iterable[int]) -> float:
+    def flops(self, device: int, vertices: Collection[int]) -> float:
         """FLOP a step of a device that hosts these vertices: it owns as many rows as it may."""
         body = sum(self.vertices[number].flops for number in vertices)
         return self.batch * body + self.own_rows[device] * self.owner_flops
@@ -80,37 +99,28 @@ class Problem:
     def memory(self, device: int, vertices: Collection[int]) -> float:
         """Bytes that a device needs, with all rows of a step at once.
 
-        Parameters, gradients and optimiser state of its vertices, stem and tail; outputs of its
-        vertices and the distinct channels that it receives; stem and tail outputs of its own rows.
-        A reducer adds partial sums as they arrive and so holds one map.
+        Parameters, gradients and optimiser state of its vertices, and of stem and tail if it owns
+        rows; outputs of its vertices and the distinct blocks that it receives, each once; stem and
+        tail outputs of its own rows.
         """
-        hosted = [self.vertices[number] for number in vertices]
-        held = self.owner_parameters + sum(vertex.parameters for vertex in hosted)
-        rows = self.own_rows[device] * self.owner_output
-        rows += self.batch * sum(vertex.output + vertex.reduced for vertex in hosted)
-        rows += self.batch * self._received(hosted)
+        hosted = set(vertices)
+        held = sum(self.vertices[number].parameters for number in hosted)
+        rows = self.batch * sum(self.vertices[number].output for number in hosted)
+        rows += self.batch * sum(received(flow, hosted) for flow in self.flows)
+        if self.own_rows[device]:
+            held += self.owner_parameters
+            rows += self.own_rows[device] * self.owner_output
         return float(self.element * (held * (2 + self.state) + rows))
 
-    def _received(self, hosted: list[Vertex]) -> int:
-        """Numbers a sample that reach a device because of these vertices."""
-        total = 0
-        for before, layer in zip(self.layers, self.layers[1:], strict=False):
-            mine = [vertex for vertex in hosted if vertex.layer == layer.name]
-            if not mine:
-                continue
-            if mine[0].side == "input":
-                width = columns_per_channel(before, layer)
-                needed = {unit // width for vertex in mine for unit in vertex.units}
-                total += mine[0].output
-            else:
-                needed = set(range(before.channels))
-            for vertex in hosted:
-                if vertex.layer == before.name and vertex.side == "output":
-                    needed -= set(vertex.units)
-                elif vertex.layer == before.name and vertex.reduced:
-                    needed = set()
-            total += len(needed) * prod(before.shape[1:])
-        return total
+
+def received(flow: Flow, hosted: Collection[int]) -> int:
+    """Numbers a sample of a flow that reach a device which hosts these vertices."""
+    if not any(number in hosted for number in flow.targets):
+        return 0
+    own = sum(
+        count for number, count in zip(flow.sources, flow.numbers, strict=False) if number in hosted
+    )
+    return sum(flow.numbers) - own
 
 
 @dataclass(frozen=True)
@@ -119,82 +129,69 @@ class Slicing:
 
     hosts: tuple[int, ...]
 
-    def slices(self, problem: Problem) -> tuple[Slice, ...]:
-        """The same for the topology."""
-        return tuple(
-            Slice(f"device-{host}", vertex.layer, vertex.units, vertex.side)
-            for host, vertex in zip(self.hosts, problem.vertices, strict=True)
-        )
-
     def hosted(self, device: int) -> tuple[int, ...]:
         """Vertices of one device."""
         return tuple(number for number, host in enumerate(self.hosts) if host == device)
 
 
-def vertices_of(graph: Graph, tiling: str, granularity: int) -> tuple[Vertex, ...]:
-    """Blocks of at most ``granularity`` channels of every body layer.
-
-    Raises:
-        UsageError: unknown tiling, or a granularity below 1.
-    """
-    if tiling not in TILINGS:
-        raise UsageError(f"tiling='{tiling}' is unknown; expected {' or '.join(TILINGS)}")
-    if granularity < 1:
-        raise UsageError(f"regime.granularity={granularity}; expected at least 1 channel a block")
-    found: list[Vertex] = []
-    for before, stage in zip(graph.stages, graph.stages[1:], strict=False):
-        if stage.layer.place != "body":
-            continue
-        channels = stage.layer.channels if tiling == "output" else before.layer.channels
-        width = 1 if tiling == "output" else columns_per_channel(before.layer, stage.layer)
-        for start in range(0, channels, granularity):
-            end = min(channels, start + granularity)
-            units = tuple(range(start * width, end * width))
-            found.append(_vertex(stage, units, tiling, first=start == 0))
-    return tuple(found)
-
-
-def _vertex(stage: Stage, units: tuple[int, ...], tiling: str, first: bool) -> Vertex:
-    layer = stage.layer
-    weight = stage.module.get_parameter("weight")
-    biases = layer.channels if len(layer.parameters) > 1 else 0
-    if tiling == "output":
-        share, bias = len(units) / layer.channels, len(units) if biases else 0
-        output, reduced = len(units) * prod(layer.shape[1:]), 0
-    else:
-        share, bias = len(units) / stage.columns, biases if first else 0
-        output, reduced = prod(stage.map_shape), prod(layer.shape) if first else 0
-    parameters = round(weight.numel() * share) + bias
-    flops = 3 * stage.flops * share
-    return Vertex(layer.name, units, tiling, flops, parameters, output, reduced)
-
-
-def owner_flops(graph: Graph) -> float:
-    """FLOP of stem and tail on one sample: the first layer needs no gradient of its input."""
-    costs = [3 * stage.flops for stage in (*graph.placed("stem"), *graph.placed("tail"))]
-    return sum(costs) - graph.stages[0].flops
-
-
-def volume(problem: Problem, slicing: Slicing) -> float:
+def volume(problem: Problem, slicing: Slicing) -> Fraction:
     """Bytes of activations, partial sums and gradients that cross between devices, per sample.
 
-    Twice (forward and back) what travels along every link, once for each receiving device; a link
-    to or from owners counts for the share of rows that others own.
+    Twice (forward and back) what each flow sends, once for each receiving device; what goes to or
+    comes from owners counts for the share of rows that others own. This is the connectivity-minus-one
+    metric of hypergraph partitioning (Catalyurek, Aykanat, 1999, https://doi.org/10.1109/71.780863),
+    summed over blocks that have the same consumers. Exact, as a fraction: shares of rows are.
     """
-    links = Links(problem.layers, slicing.slices(problem))
     numbers = Fraction(0)
-    for layer in links.travelling:
-        for link in links.links(layer.name):
-            crossing = Fraction(1)
-            ends = {link.sender, link.receiver} - {OWNER}
-            if OWNER in (link.sender, link.receiver):
-                (device,) = ends
-                crossing -= problem.shares[problem.parties.index(device)]
-            numbers += len(link.units) * prod(layer.shape[1:]) * crossing
-        if links.tiled(layer.name) == "input":
-            vertex = next(v for v in problem.vertices if v.layer == layer.name)
-            numbers += (len(links.hosts(layer.name)) - 1) * vertex.output
-    return float(2 * numbers * problem.element)
+    for flow in problem.flows:
+        receivers = {slicing.hosts[number] for number in flow.targets}
+        total = sum(flow.numbers)
+        if not flow.sources:
+            numbers += sum(total * (1 - problem.shares[device]) for device in receivers)
+            continue
+        for number, count in zip(flow.sources, flow.numbers, strict=True):
+            host = slicing.hosts[number]
+            numbers += count * len(receivers - {host})
+            if flow.to_owners:
+                numbers += count * (1 - problem.shares[host])
+    return 2 * numbers * problem.element
+
+
+@dataclass(frozen=True, eq=False)
+class Needs:
+    """What each device would spend under a slicing.
+
+    Args:
+        flops: FLOP a step, by device.
+        memory: bytes, by device.
+    """
+
+    flops: Float64[np.ndarray, " devices"]
+    memory: Float64[np.ndarray, " devices"]
+
+
+def needs_of(problem: Problem, slicing: Slicing) -> Needs:
+    """``Problem.flops`` and ``Problem.memory`` of all devices at once."""
+    devices = len(problem.devices)
+    hosts = np.asarray(slicing.hosts, dtype=np.int64)
+    own_rows = np.asarray(problem.own_rows, dtype=np.float64)
+
+    def per_device(values: Sequence[float]) -> np.ndarray:
+        return np.bincount(hosts, np.asarray(values, dtype=np.float64), minlength=devices)
+
+    flops = problem.batch * per_device([vertex.flops for vertex in problem.vertices])
+    held = per_device([vertex.parameters for vertex in problem.vertices])
+    rows = per_device([vertex.output for vertex in problem.vertices])
+    for flow in problem.flows:
+        receivers = np.unique(hosts[list(flow.targets)])
+        rows[receivers] += sum(flow.numbers)
+        if flow.sources:
+            made = np.bincount(hosts[list(flow.sources)], flow.numbers, minlength=devices)
+            rows[receivers] -= made[receivers]
+    held += problem.owner_parameters * (own_rows > 0)
+    rows = problem.batch * rows + own_rows * problem.owner_output
+    memory = problem.element * (held * (2 + problem.state) + rows)
+    return Needs(flops + own_rows * problem.owner_flops, memory)
 
 
 def check_budgets(problem: Problem, slicing: Slicing) -> None:
@@ -204,19 +201,24 @@ def check_budgets(problem: Problem, slicing: Slicing) -> None:
         PluginError: it does not give every vertex to a device of the crowd.
         BudgetError: a device would need more than it has; names it, the constraint and the gap.
     """
-    devices = range(len(problem.devices))
-    if len(slicing.hosts) != len(problem.vertices) or not set(slicing.hosts) <= set(devices):
+    devices = len(problem.devices)
+    if len(slicing.hosts) != len(problem.vertices) or not set(slicing.hosts) <= set(range(devices)):
         raise PluginError(
             f"a slicing gives each of {len(problem.vertices)} vertices to a device from 0 to "
-            f"{len(devices) - 1}; got {len(slicing.hosts)} hosts: {sorted(set(slicing.hosts))}"
+            f"{devices - 1}; got {len(slicing.hosts)} hosts: {sorted(set(slicing.hosts))}"
         )
-    for device in devices:
-        gap = gap_of(problem, device, slicing.hosted(device))
-        if gap is not None:
-            raise BudgetError(
-                f"this slicing breaks a budget: {gap}; give devices more, use more of them "
-                "(crowd.devices=...), a smaller regime.batch, or another slicer"
-            )
+    idle = [host for host in slicing.hosts if not problem.devices[host].hosts]
+    if idle:
+        raise BudgetError(
+            f"this slicing gives device-{idle[0]} a slice, and it hosts nothing (hosts=false); "
+            "choose another slicer"
+        )
+    gaps = gaps_of(problem, slicing)
+    if gaps:
+        raise BudgetError(
+            f"this slicing breaks a budget: {gaps[0]}; give devices more, use more of them "
+            "(crowd.devices=...), a smaller regime.batch, or another slicer"
+        )
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,22 @@ class Gap:
         )
 
 
-def gap_of(problem: Problem, device: int, vertices: Sequence[int]) -> Gap | None:
+def gaps_of(problem: Problem, slicing: Slicing) -> tuple[Gap, ...]:
+    """The constraints that a slicing breaks, the furthest first; empty = it keeps all."""
+    needs = needs_of(problem, slicing)
+    gaps = [
+        Gap(device, *found)
+        for device, profile in enumerate(problem.devices)
+        for found in (
+            ("compute", float(needs.flops[device]), profile.compute),
+            ("memory", float(needs.memory[device]), profile.memory),
+        )
+        if found[1] > found[2]
+    ]
+    return tuple(sorted(gaps, key=lambda gap: -gap.over))
+
+
+def gap_of(problem: Problem, device: int, vertices: Collection[int]) -> Gap | None:
     """The constraint that a device would break most by hosting these vertices, None if it keeps all."""
     profile = problem.devices[device]
     gaps = (

@@ -33,6 +33,8 @@ class Greedy(Slicer):
         loads: list[tuple[float, int, int]] = []
         gaps: list[Gap] = []
         for device, mine in enumerate(hosted):
+            if not problem.devices[device].hosts:
+                continue
             after = [*mine, number]
             gap = gap_of(problem, device, after)
             if gap is not None:
@@ -43,7 +45,7 @@ class Greedy(Slicer):
             vertex = problem.vertices[number]
             gap = min(gaps, key=lambda found: found.over)
             raise BudgetError(
-                f"no device can take the block of {len(vertex.units)} {vertex.side} channels of "
+                f"no device can take block {number} of {len(problem.vertices)}, of layer "
                 f"'{vertex.layer}'; the nearest: {gap}; give devices more, use more of them "
                 "(crowd.devices=...), or a smaller regime.granularity or regime.batch"
             )
