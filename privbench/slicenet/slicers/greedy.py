@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from privbench.errors import BudgetError
-from privbench.slicenet.problem import Gap, Problem, Slicing, gap_of
+from privbench.slicenet.problem import Problem, Slicing
 from privbench.slicenet.slicers.base import Slicer
+from privbench.slicenet.slicers.loads import Loads, check_owners
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,41 +21,15 @@ class Greedy(Slicer):
 
     def slice(self, problem: Problem) -> Slicing:
         """See ``Slicer.slice``."""
-        hosted: list[list[int]] = [[] for _ in problem.devices]
+        check_owners(problem)
+        loads = Loads(problem)
         hosts = [0] * len(problem.vertices)
         order = sorted(range(len(hosts)), key=lambda number: -problem.vertices[number].flops)
         for number in order:
-            hosts[number] = device = self._best(problem, hosted, number)
-            hosted[device].append(number)
+            needs = loads.after(number)
+            device = loads.least(needs)
+            if device is None:
+                raise loads.refusal(number, needs)
+            hosts[number] = device
+            loads.put(number, device)
         return Slicing(tuple(hosts))
-
-    def _best(self, problem: Problem, hosted: list[list[int]], number: int) -> int:
-        loads: list[tuple[float, int, int]] = []
-        gaps: list[Gap] = []
-        for device, mine in enumerate(hosted):
-            if not problem.devices[device].hosts:
-                continue
-            after = [*mine, number]
-            gap = gap_of(problem, device, after)
-            if gap is not None:
-                gaps.append(gap)
-            else:
-                loads.append((_load(problem, device, after), len(mine), device))
-        if not loads:
-            vertex = problem.vertices[number]
-            gap = min(gaps, key=lambda found: found.over)
-            raise BudgetError(
-                f"no device can take block {number} of {len(problem.vertices)}, of layer "
-                f"'{vertex.layer}'; the nearest: {gap}; give devices more, use more of them "
-                "(crowd.devices=...), or a smaller regime.granularity or regime.batch"
-            )
-        return min(loads)[2]
-
-
-def _load(problem: Problem, device: int, vertices: list[int]) -> float:
-    """Share used of the tightest budget."""
-    profile = problem.devices[device]
-    return max(
-        problem.flops(device, vertices) / profile.compute,
-        problem.memory(device, vertices) / profile.memory,
-    )
