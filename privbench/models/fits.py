@@ -8,10 +8,16 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from privbench.contract import Net
+from privbench.contract import Net, Spec
 from privbench.errors import PrivbenchError, UsageError
 
 MLP = "privbench.models.mlp.Mlp"
+OF_IMAGES = (
+    "privbench.models.alexnet.AlexNet",
+    "privbench.models.lenet.LeNet5",
+    "privbench.models.resnet.ResNet",
+    "privbench.models.transformer.Transformer",
+)
 
 
 def check_fits(net: Net, shape: Sequence[int], classes: int) -> None:
@@ -82,8 +88,30 @@ def _words(cause: Exception) -> str:
 
 
 def _advice(net: Net, sizes: tuple[int, ...], classes: int) -> str:
-    if net.spec.target != MLP:
-        return f"give it an input of {sizes} and {classes} outputs, or choose data that it fits"
-    inner = list(net.spec.kwargs.get("widths", (64, 128, 64, 32, 10)))[1:-1]
+    if net.spec.target == MLP:
+        inner = list(net.spec.kwargs.get("widths", (64, 128, 64, 32, 10)))[1:-1]
+        return f"type {_widths(sizes, inner, classes)}"
+    if net.spec.target in OF_IMAGES:
+        return _advice_on_images(net.spec, sizes, classes)
+    return f"give it an input of {sizes} and {classes} outputs, or choose data that it fits"
+
+
+def _advice_on_images(spec: Spec, sizes: tuple[int, ...], classes: int) -> str:
+    """What makes one of our networks for square images fit, if anything does."""
+    if len(sizes) != 3 or sizes[1] != sizes[2]:
+        return (
+            "it takes square images (channels, size, size): choose such data, or type model=mlp "
+            f"{_widths(sizes, [128], classes)}"
+        )
+    wanted = {"channels": sizes[0], "size": sizes[1], "classes": classes}
+    try:
+        Net(Spec(spec.target, {**spec.kwargs, **wanted})).module()
+    except UsageError as cause:
+        return str(cause)
+    return "type " + " ".join(f"model.{name}={value}" for name, value in wanted.items())
+
+
+def _widths(sizes: Sequence[int], inner: Sequence[int], classes: int) -> str:
+    """The words that make a multilayer perceptron fit."""
     widths = ",".join(str(width) for width in (prod(sizes), *inner, classes))
-    return f"type model.widths=[{widths}]"
+    return f"model.widths=[{widths}]"

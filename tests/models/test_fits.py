@@ -86,3 +86,32 @@ def test_a_module_that_cannot_be_built_anew_is_told_so() -> None:
     module.fault = "init"
     with pytest.raises(UsageError, match=r"cannot be rebuilt.*no such"):
         as_net(module)
+
+
+@pytest.mark.parametrize(
+    ("target", "shape", "words"),
+    [
+        ("lenet.LeNet5", (3, 32, 32), r"type model.channels=3 model.size=32 model.classes=7"),
+        ("lenet.LeNet5", (1, 8, 8), r"model.size=8; LeNet-5 takes images of 28 or 32"),
+        ("alexnet.AlexNet", (1, 8, 8), r"type model.channels=1 model.size=8 model.classes=7"),
+        ("resnet.ResNet", (3, 28, 28), r"type model.channels=3 model.size=28 model.classes=7"),
+        (
+            "resnet.ResNet",
+            (1, 112, 92),
+            r"square images .*type model=mlp model.widths=\[10304,128,7\]",
+        ),
+        ("transformer.Transformer", (108,), r"square images .*model.widths=\[108,128,7\]"),
+        ("transformer.Transformer", (1, 30, 30), r"model.size=30 is no multiple .*model.patch=3"),
+    ],
+)
+def test_networks_for_images_are_told_the_three_words_that_fit(
+    target: str, shape: tuple[int, ...], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        check_fits(Net(Spec(f"privbench.models.{target}")), shape, 7)
+
+
+def test_networks_for_images_with_too_few_outputs_are_told_so() -> None:
+    net = Net(Spec("privbench.models.alexnet.AlexNet", {"classes": 2, "size": 8, "widths": [4, 4]}))
+    with pytest.raises(UsageError, match=r"2 outputs.*7 classes; type .*model.classes=7"):
+        check_fits(net, (3, 8, 8), 7)
