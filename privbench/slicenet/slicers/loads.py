@@ -208,6 +208,6 @@ def check_owners(problem: Problem) -> None:
     gap = max((gap for gap in found if gap), key=lambda gap: gap.over, default=None)
     if gap:
         raise BudgetError(
-            f"stem and tail alone are too much for an owner: {gap}; give it more, or a smaller "
-            "regime.batch"
+            f"stem and tail alone are too much for an owner: {gap}; give devices more, fewer rows "
+            "each by more of them (crowd.devices=...), or a smaller regime.batch"
         )
