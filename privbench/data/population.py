@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from privbench.contract import Samples
+from privbench.data.shares import dealt
 from privbench.data.truth import Truth
+from privbench.errors import PluginError
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +39,33 @@ class Population:
         """Tell the truth that row i of ``step`` was ``train[positions[i]]``."""
         self.truth.note(step, positions)
 
-    def share(self, owners: int, rng: torch.Generator) -> tuple[Int64[Tensor, " n"], ...]:
-        """Deal the private records to owners in equal random shares, and tell the truth who owns what."""
-        shares = torch.randperm(len(self.train), generator=rng).tensor_split(owners)
+    def share(
+        self,
+        owners: int,
+        rng: torch.Generator,
+        holds: Sequence[bool] | None = None,
+        alpha: float | None = None,
+    ) -> tuple[Int64[Tensor, " n"], ...]:
+        """Deal the private records to owners, and tell the truth who owns what.
+
+        Args:
+            owners: how many.
+            rng: decides who gets what.
+            holds: which of them hold records at all (None = all); the others get an empty share.
+            alpha: None = equal random shares; else uneven by label, see ``dirichlet_shares``.
+
+        Returns:
+            positions in ``train``, by owner; together all of them, each once. A share may be empty:
+            whoever cannot do with that refuses it (SliceNet's hosts can, clients of FedAvg cannot:
+            they would have no update to send).
+
+        Raises:
+            UsageError: nobody holds records.
+            DataError: uneven shares of records without labels.
+        """
+        held = [True] * owners if holds is None else list(holds)
+        if len(held) != owners:
+            raise PluginError(f"{owners} owners, and {len(held)} that hold records or not")
+        shares = dealt(self.train.y, len(self.train), held, alpha, rng)
         self.truth.deal(shares)
-        return tuple(shares)
+        return shares
