@@ -68,6 +68,17 @@ def test_pooling_before_relu_changes_neither_values_nor_gradients() -> None:
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
+def test_signals_neither_fade_nor_grow_on_the_way_through_eight_layers() -> None:
+    torch.manual_seed(0)
+    module = AlexNet(3, 16, 10, (32, 32, 32, 32, 32), (64, 64))
+    x = torch.randn(64, 3, 16, 16)
+    for name, part in module.named_children():
+        x = part(x)
+        if name.startswith("relu"):
+            assert 0.5 < float(x.detach().square().mean().sqrt()) < 4
+    assert name == "linear2" and float(x.detach().abs().max()) < 1
+
+
 def test_dropout_stands_before_each_hidden_linear_layer_and_draws_in_training_alone() -> None:
     torch.manual_seed(0)
     module = AlexNet(1, 8, 3, (4, 6, 8, 6, 4), (12, 9), dropout=0.5)
