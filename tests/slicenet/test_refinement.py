@@ -1,0 +1,88 @@
+"""The incremental account and the search against slow obvious twins."""
+
+import random
+
+import pytest
+from instances import NETWORKS, instance
+
+from privbench.slicenet.problem import Slicing, gaps_of, needs_of, volume
+from privbench.slicenet.slicers.costs import costs_of
+from privbench.slicenet.slicers.refine import Search
+from privbench.slicenet.slicers.repair import fixed, repair
+from privbench.slicenet.slicers.state import Account
+
+
+def spent(problem, account):
+    """FLOP and bytes of each device, stem and tail included."""
+    empty = [problem.flops(device, ()) for device in range(len(problem.devices))]
+    held = [problem.memory(device, ()) for device in range(len(problem.devices))]
+    return (account.compute + empty).tolist(), (account.memory + held).tolist()
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_account_equals_the_definitions_after_random_moves(kind):
+    problem = instance(3, kind=kind).problem
+    draws, devices = random.Random(1), len(problem.devices)
+    hosts = [draws.randrange(devices) for _ in problem.vertices]
+    account = Account(costs_of(problem))
+    account.load(hosts)
+    for turn in range(120):
+        vertex, device = draws.randrange(len(hosts)), draws.randrange(devices)
+        account.move(vertex, hosts[vertex], device)
+        hosts[vertex] = device
+        if turn % 8 == 0:
+            slicing = Slicing(tuple(hosts))
+            needs = needs_of(problem, slicing)
+            assert account.volume == volume(problem, slicing) == volume(problem, account.slicing())
+            compute, memory = spent(problem, account)
+            assert compute == pytest.approx(needs.flops.tolist(), rel=1e-12)
+            assert memory == needs.memory.tolist()
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_offers_say_what_a_move_would_change(kind):
+    problem = instance(5, kind=kind).problem
+    costs, draws = costs_of(problem), random.Random(2)
+    account = Account(costs)
+    account.load([draws.randrange(costs.devices) for _ in problem.vertices])
+    for number in range(len(costs.kinds)):
+        origin = next(iter(account.places[number]))
+        count = account.places[number][origin]
+        account.drop(number, origin, count)
+        offers = account.offers(number)
+        for device in range(costs.devices):
+            before = account.price
+            account.add(number, device, count)
+            assert account.price - before == offers.first[device] + count * offers.each[device]
+            kept = account.compute[device] <= costs.compute[device]
+            kept = kept and account.memory[device] <= costs.memory[device]
+            assert bool(offers.fit[device] >= count) == bool(kept)
+            account.drop(number, device, count)
+        account.add(number, origin, count)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_refinement_keeps_budgets_and_never_worsens(seed):
+    found = instance(seed)
+    search = Search(costs_of(found.problem), 0)
+    fixed(search, found.planted)
+    assert not search.pool and search.account.volume == volume(found.problem, found.planted)
+    before = search.account.volume
+    for heat in (0.0, 0.05):
+        search.anneal(300, heat * search.account.price, 0.001 * search.account.price)
+        slicing = search.account.slicing()
+        assert not gaps_of(found.problem, slicing)
+        assert volume(found.problem, slicing) == search.account.volume <= before
+        before = search.account.volume
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_repair_makes_any_seed_feasible(seed):
+    found = instance(seed)
+    able = [number for number, device in enumerate(found.problem.devices) if device.hosts]
+    draws = random.Random(seed)
+    for hosts in ([able[0]] * 99, [draws.choice(able) for _ in range(99)]):
+        search = Search(costs_of(found.problem), 0)
+        fixed(search, Slicing(tuple(hosts[: len(found.problem.vertices)])))
+        assert repair(search, 5000)
+        assert not gaps_of(found.problem, search.account.slicing())
