@@ -113,8 +113,11 @@ def timed(
     Walk(problem, slicing, np.array(shares), tail_flops, queues).run()
     flops, busy = queues.flops[:-1], queues.busy[:-1]
     sent, received = queues.sent[:-1], queues.received[:-1]
-    per_flop = np.array([device.energy_per_flop for device in problem.devices])
-    per_byte = np.array([device.energy_per_byte for device in problem.devices])
-    joules = per_flop * flops + per_byte * (sent + received)
+    joules = np.array(
+        [
+            device.joules(flops[number], sent[number] + received[number])
+            for number, device in enumerate(problem.devices)
+        ]
+    )
     kinds = tuple(Carried(kind, nbytes) for kind, nbytes in sorted(queues.kinds.items()))
     return Timing(queues.end, shares, flops, busy, sent, received, joules, kinds)

@@ -47,6 +47,10 @@ class Device:
             elif name in RATES and not value > 0:
                 raise UsageError(f"crowd: {name}={value}; expected more than 0")
 
+    def joules(self, flops: float, nbytes: float) -> float:
+        """Energy for so many FLOP, and bytes sent or received; waiting costs nothing."""
+        return self.energy_per_flop * flops + self.energy_per_byte * nbytes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Crowd(ABC):

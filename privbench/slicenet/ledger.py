@@ -3,10 +3,57 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from heapq import nlargest
 
-from privbench.contract import Load, Traffic
+from privbench.contract import Load, Party, Traffic
+from privbench.slicenet.clock import COORDINATOR, Carried, Timing, timed
+from privbench.slicenet.crowd import Device
 from privbench.slicenet.problem import Flow, Problem, Slicing, needs_of
+
+POOLED = 256  # devices: beyond, a link for each pair would fill the report and say little
+KEPT = 4096  # links between hosts that are told one by one then
+PAIRS = 1_000_000  # beyond, none is: to find the largest would take longer than to train
+OWNERS, HOSTS = -1, -2  # ends of links that stand for many devices
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one party spends in a step (a round, in federated averaging)."""
+
+    party: Party
+    flops: float  # FLOP computed
+    sent: float  # bytes, without headers
+    received: float  # bytes
+    memory: float  # bytes held at most
+    seconds: float  # computing
+    joules: float  # computing, sending and receiving
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What a step costs all parties under one regime, in one kind of numbers for all regimes.
+
+    Args:
+        regime: its name.
+        rows: records that a step learns from.
+        seconds: of a step, from its first computation to its last byte, in simulated time.
+        costs: of each party.
+        kinds: bytes by kind of message, all parties together.
+    """
+
+    regime: str
+    rows: float
+    seconds: float
+    costs: tuple[Cost, ...]
+    kinds: tuple[Carried, ...]
+
+    @property
+    def nbytes(self) -> float:
+        """Bytes that all messages of a step take."""
+        return sum(each.nbytes for each in self.kinds)
 
 
 def loads_of(problem: Problem, slicing: Slicing) -> tuple[Load, ...]:
@@ -20,30 +67,106 @@ def loads_of(problem: Problem, slicing: Slicing) -> tuple[Load, ...]:
     )
 
 
-def traffic_of(problem: Problem, slicing: Slicing) -> tuple[Traffic, ...]:
-    """Bytes per sample between each two devices; all together they are the ``volume``."""
-    numbers: defaultdict[tuple[int, int], Fraction] = defaultdict(Fraction)
-    for flow in problem.flows:
-        for sender, receiver, count in _sent(problem, slicing, flow):
-            numbers[min(sender, receiver), max(sender, receiver)] += count
+def bill_of(
+    problem: Problem,
+    slicing: Slicing,
+    *,
+    rows: Sequence[int] | None = None,
+    tail_flops: float = 0.0,
+    coordinator: Device = COORDINATOR,
+) -> Bill:
+    """What a step of a sliced network costs each device; arguments as those of ``timed``.
+
+    Stem and tail gradients count as ``owner_gradient``, their new weights as ``owner_weights``.
+    Memory is that of a step in which each device owns as many rows as it may. The coordinator
+    computes nothing that counts and is left out.
+    """
+    timing = timed(problem, slicing, rows=rows, tail_flops=tail_flops, coordinator=coordinator)
+    memory = needs_of(problem, slicing).memory.tolist()
+    costs = costs_of(problem.parties, timing, memory)
+    return Bill("slicenet", float(problem.batch), timing.seconds, costs, timing.kinds)
+
+
+def costs_of(parties: Sequence[Party], timing: Timing, memory: Sequence[float]) -> tuple[Cost, ...]:
+    """A step in simulated time, party by party."""
+    columns = (timing.flops, timing.sent, timing.received, memory, timing.busy, timing.joules)
     return tuple(
-        Traffic(problem.parties[one], problem.parties[other], float(2 * count * problem.element))
-        for (one, other), count in sorted(numbers.items())
+        Cost(party, *(float(number) for number in numbers))
+        for party, *numbers in zip(parties, *columns, strict=True)
+    )
+
+
+def traffic_of(problem: Problem, slicing: Slicing) -> tuple[Traffic, ...]:
+    """Bytes per sample between each two devices; all together they are the ``volume``.
+
+    Beyond ``POOLED`` devices the owners' ends of links go under one name, ``owners``: what a host
+    receives from and sends to the owners of others' rows. Then only the ``KEPT`` links between
+    hosts with most traffic are told one by one, none where there are more than ``PAIRS``; each of
+    the others goes under one of its two devices, beside ``hosts``. The sum of all stays the same.
+    """
+    pooled = len(problem.devices) > POOLED
+    found: Links = defaultdict(int)
+    for flow in problem.flows:
+        _add_owners(found, problem, slicing, flow, pooled)
+    made = [(_made(slicing, flow), _users(slicing, flow)) for flow in problem.flows]
+    told = not pooled or sum(len(counts) * len(users) for counts, users in made) <= PAIRS
+    for counts, users in made:
+        for host, count in counts.items():
+            if not told:
+                found[HOSTS, host] += count * (len(users) - (host in users))
+                continue
+            for device in users:
+                if device != host:
+                    found[min(host, device), max(host, device)] += count
+    if pooled:
+        _fold(found)
+    return tuple(
+        Traffic(_name(problem, one), _name(problem, other), float(2 * count * problem.element))
+        for (one, other), count in sorted(found.items())
         if count
     )
 
 
-def _sent(problem: Problem, slicing: Slicing, flow: Flow) -> list[tuple[int, int, Fraction]]:
-    """Sender, receiver and numbers a sample of a flow, forward only."""
-    found: list[tuple[int, int, Fraction]] = []
-    owners = [(owner, share) for owner, share in enumerate(problem.shares) if share]
-    receivers = {slicing.hosts[number] for number in flow.targets}
-    if not flow.sources:
-        total = sum(flow.numbers)
-        found += [(o, d, total * share) for d in receivers for o, share in owners]
+Links = defaultdict[tuple[int, int], Fraction | int]
+"""Numbers a sample between two ends, forward only."""
+
+
+def _name(problem: Problem, end: int) -> Party:
+    return {OWNERS: "owners", HOSTS: "hosts"}.get(end) or problem.parties[end]
+
+
+def _made(slicing: Slicing, flow: Flow) -> dict[int, int]:
+    """Numbers a sample of a flow that each host makes."""
+    counts: defaultdict[int, int] = defaultdict(int)
     for number, count in zip(flow.sources, flow.numbers, strict=False):
-        host = slicing.hosts[number]
-        found += [(host, device, Fraction(count)) for device in receivers]
-        if flow.to_owners:
-            found += [(host, owner, count * share) for owner, share in owners]
-    return [(sender, receiver, count) for sender, receiver, count in found if sender != receiver]
+        counts[slicing.hosts[number]] += count
+    return counts
+
+
+def _users(slicing: Slicing, flow: Flow) -> set[int]:
+    return {slicing.hosts[number] for number in flow.targets}
+
+
+def _add_owners(found: Links, problem: Problem, slicing: Slicing, flow: Flow, pooled: bool) -> None:
+    """What passes between hosts and the owners of rows: for each owner, or for all of them."""
+    counts: dict[int, int] = {}
+    if not flow.sources:
+        counts = dict.fromkeys(_users(slicing, flow), sum(flow.numbers))
+    elif flow.to_owners:
+        counts = _made(slicing, flow)
+    for host, count in counts.items():
+        if pooled:
+            found[OWNERS, host] += count * (1 - problem.shares[host])
+            continue
+        for owner, share in enumerate(problem.shares):
+            if share and owner != host:
+                found[min(owner, host), max(owner, host)] += count * share
+
+
+def _fold(found: Links) -> None:
+    """Leave the links between hosts with most traffic."""
+    links = [link for link in found if link[0] >= 0]
+    kept = set(nlargest(KEPT, links, key=lambda link: (found[link], link)))
+    for link in links:
+        if link not in kept:
+            found[HOSTS, link[0]] += found.pop(link)
