@@ -274,10 +274,27 @@ def instance(
         feasible: can all vertices be hosted? If not, compute or memory lacks for sure.
     """
     rng = np.random.default_rng([seed, small, feasible])
-    kind = kind or str(rng.choice(NETWORKS))
-    crowd = crowd or str(rng.choice(CROWDS))
     vertices = int(rng.integers(8, 27) if small else rng.integers(200, 701))
     devices = int(rng.integers(2, 5) if small else round(4 * 16 ** rng.random()))
+    kind = kind or str(rng.choice(NETWORKS))
+    crowd = crowd or str(rng.choice(CROWDS))
+    found = drawn(rng, kind, crowd, vertices, devices)
+    name = f"{kind} {crowd} seed {seed}"
+    if feasible:
+        return replace(found, name=name)
+    return Instance(f"{name} infeasible", _starved(rng, found.problem), None)
+
+
+def drawn(rng: np.random.Generator, kind: str, crowd: str, vertices: int, devices: int) -> Instance:
+    """Draw an instance of about so many vertices.
+
+    Args:
+        rng: drawn from.
+        kind: one of ``NETWORKS``.
+        crowd: one of ``CROWDS``.
+        vertices: about how many.
+        devices: how many.
+    """
     problem = peopled(rng, network(rng, kind, vertices), devices, crowd == "idle")
     hosting = np.flatnonzero([device.hosts for device in problem.devices])
     planted = plant(rng, problem, hosting)
@@ -286,10 +303,7 @@ def instance(
         crowd, (tight, tight)
     )
     problem = budgeted(rng, problem, planted, slack, crowd == "equal")
-    name = f"{kind} {crowd} seed {seed}"
-    if feasible:
-        return Instance(name, problem, planted)
-    return Instance(f"{name} infeasible", _starved(rng, problem), None)
+    return Instance(f"{kind} {crowd}", problem, planted)
 
 
 def _starved(rng: np.random.Generator, problem: Problem) -> Problem:
