@@ -184,14 +184,11 @@ def _broadcast(topology: Topology, step: int, state: dict[str, Tensor]) -> Itera
 def _slices(
     seat: Seat, topology: Topology, step: int, state: dict[str, Tensor]
 ) -> Iterable[Weights]:
-    """The rows (or, under input tiling, columns) of each layer that the seat hosts."""
+    """The rows and columns of each layer that the seat hosts."""
     for piece in topology.slices:
         if piece.party not in seat.parties:
             continue
-        tensors = {name: state[name] for name in topology.layer(piece.layer).parameters}
-        units = torch.tensor(piece.units)
-        if piece.side == "output":
-            tensors = {name: tensor[units] for name, tensor in tensors.items()}
-        else:
-            tensors = {n: t[:, units] for n, t in tensors.items() if t.ndim > 1}
-        yield Weights(step, piece.layer, piece.units, tensors)
+        parts = {name: piece.part(state[name]) for name in topology.layer(piece.layer).parameters}
+        held = {name: part for name, part in parts.items() if part is not None}
+        units = None if piece.whole else piece.units
+        yield Weights(step, piece.layer, units, held, piece.columns)

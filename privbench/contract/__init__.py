@@ -46,7 +46,8 @@ from privbench.contract.recipe import (
     steps_per_epoch,
 )
 from privbench.contract.threat import COLUMNS, GRANTS, PAIRS, Budget, Seat, Threat
-from privbench.contract.topology import Layer, Load, Slice, Topology, Traffic
+from privbench.contract.topology import Layer, Load, Need, Slice, Topology, Traffic
+from privbench.contract.tracing import traced
 from privbench.contract.view import (
     Block,
     Fitted,
@@ -63,9 +64,9 @@ __all__ = [
     "COLUMNS", "GOALS", "GRANTS", "GUESS_OF_GOAL", "HEADER_BYTES", "KINDS", "PAIRS", "ROW_KINDS",
     "TENSOR_KINDS", "Actor", "Attack", "Block", "Budget", "Federation", "Fit", "Fitted",
     "GaussianMechanism", "Guess", "InversionGuess", "Knowledge", "Layer", "LearningDefense", "Load",
-    "MembershipGuess", "Message", "MessageDefense", "Net", "Oracle", "Own", "Pairs", "Party",
+    "MembershipGuess", "Message", "MessageDefense", "Need", "Net", "Oracle", "Own", "Pairs", "Party",
     "PrivacyCost", "Public", "Recipe", "ReconstructionGuess", "Samples", "Seat", "Slice",
     "Spec", "Tell", "Threat", "Topology", "Traffic", "Trainer", "View", "Weights", "Wrapped",
     "batches", "block", "check_words", "child_rng", "counted", "finite", "load_name", "no_rows",
-    "spec_of", "stage", "steps_per_epoch", "told", "watching",
+    "spec_of", "stage", "steps_per_epoch", "told", "traced", "watching",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from privbench.contract.message import Party
 from privbench.contract.recipe import Net, Spec
 
@@ -21,6 +23,7 @@ class Layer:
         shape: shape of what travels for one sample, channels first.
         parameters: names of its tensors in the state dict.
         inputs: names of the layers that feed it; empty for the first.
+        map_shape: shape of its partial sums for one sample, before the operations behind it.
     """
 
     name: str
@@ -30,16 +33,50 @@ class Layer:
     shape: tuple[int, ...]
     parameters: tuple[str, ...]
     inputs: tuple[str, ...] = ()
+    map_shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Need:
+    """Channels of one layer that a slice works on; ``units`` None = all of them."""
+
+    layer: str
+    units: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Some output units of a layer (or input units, under input tiling) and their host."""
+    """A part of a layer and its host.
+
+    Args:
+        party: the host.
+        layer: of which it is a part.
+        units: output channels that it computes, or to which it adds a partial sum.
+        columns: second-axis indices of the layer's weight that it holds; None = all of them.
+        needs: what must reach it; a party needs the union over its slices, once.
+        reduces: does it finish these units: add up partial sums, add the bias, apply what follows?
+        whole: does it hold all of the layer?
+    """
 
     party: Party
     layer: str
     units: tuple[int, ...]
-    side: str = "output"  # or "input": the host holds these *input* channels' weights
+    columns: tuple[int, ...] | None = None
+    needs: tuple[Need, ...] = ()
+    reduces: bool = True
+    whole: bool = False
+
+    def part(self, tensor: Tensor) -> Tensor | None:
+        """What it holds of one of the layer's tensors (weight, bias, of a norm); None = nothing.
+
+        Rows of a tensor belong to output channels; only the layer's weight has columns.
+        """
+        if self.whole or (tensor.ndim == 0 and self.reduces):
+            return tensor
+        if tensor.ndim < 2:
+            return tensor[list(self.units)] if tensor.ndim and self.reduces else None
+        rows = tensor[list(self.units)]
+        return rows if self.columns is None else rows[:, list(self.columns)]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class Weights:
     layer: str  # name of the layer; "" = the whole network
     units: tuple[int, ...] | None  # None = all
     tensors: Mapping[str, Tensor]  # by name in the state dict
+    columns: tuple[int, ...] | None = None  # of the weight's second axis that it held; None = all
 
 
 @dataclass(frozen=True, eq=False)

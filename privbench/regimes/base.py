@@ -25,8 +25,8 @@ from privbench.contract import (
 )
 from privbench.data.population import Population
 from privbench.errors import NotApplicable, PrivbenchError, UsageError
-from privbench.slicenet.graph import Graph, trace
-from privbench.slicenet.ops import CONVOLUTIONS
+from privbench.slicenet.graph import Graph
+from privbench.slicenet.trace import trace
 from privbench.wire.wire import Wire
 
 
@@ -136,13 +136,6 @@ def graph_of(regime: str, module: nn.Module, shape: Sequence[int], stem: int) ->
     if type(stem) is not int or stem < 1:
         raise UsageError(
             f"regime.stem={stem}; expected at least 1: samples must not leave their owners"
-        )
-    found = sum(type(part) is nn.Linear or type(part) in CONVOLUTIONS for part in module.modules())
-    if found < stem + 2:
-        raise NotApplicable(
-            f"regime={regime} cuts a network into stem, body and tail: with regime.stem={stem} it needs "
-            f"at least {stem + 2} linear or convolutional layers, and this one has {found}; choose a "
-            "deeper model, for example model.widths=[64,128,64,32,10], or regime=centralized"
         )
     try:
         return trace(module, shape, stem)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from math import prod
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -34,12 +33,19 @@ from privbench.regimes.centralized import Centralized
 from privbench.regimes.training import started, total_steps
 from privbench.slicenet.crowd import Crowd, Uniform
 from privbench.slicenet.engine import COORDINATOR, RELEASER, Simulated
-from privbench.slicenet.graph import Graph
+from privbench.slicenet.graph import Graph, parameters_of
 from privbench.slicenet.ledger import loads_of, traffic_of
 from privbench.slicenet.problem import Problem, check_budgets
 from privbench.slicenet.slicers.base import Slicer
 from privbench.slicenet.slicers.greedy import Greedy
-from privbench.slicenet.tiles import flows_of, owner_flops, slices_of, tiles_of, vertices_of
+from privbench.slicenet.tiles import (
+    flows_of,
+    owner_flops,
+    owner_output,
+    slices_of,
+    tiles_of,
+    vertices_of,
+)
 from privbench.wire.wire import Wire
 
 ELEMENTWISE: Mapping[str, int] = MappingProxyType(
@@ -157,8 +163,8 @@ class SliceNet(Regime):
 
     def problem(self, graph: Graph, recipe: Recipe, shares: list[int]) -> Problem:
         """What the slicer is asked: this network, on this crowd, with so many records a device."""
-        outside = (*graph.placed("stem"), *graph.placed("tail"))
-        weights = [p for stage in outside for p in stage.module.parameters()]
+        outside = parameters_of((*graph.placed("stem"), *graph.placed("tail")))
+        weights = list(outside.values())
         records = sum(shares)
         tiles = tiles_of(graph, self.tiling, self.granularity)
         return Problem(
@@ -172,7 +178,7 @@ class SliceNet(Regime):
             state=_state(recipe.optimizer),
             owner_flops=owner_flops(graph),
             owner_parameters=sum(weight.numel() for weight in weights),
-            owner_output=sum(prod(stage.layer.shape) for stage in outside),
+            owner_output=owner_output(graph),
         )
 
     def _topology(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -25,7 +24,8 @@ from privbench.errors import UsageError
 from privbench.regimes.base import Regime, Trained, defenses_of, graph_of
 from privbench.regimes.centralized import Centralized
 from privbench.regimes.training import Loss, Training, training_flops
-from privbench.slicenet.graph import Graph, Stage, trace
+from privbench.slicenet.graph import Graph
+from privbench.slicenet.trace import trace
 from privbench.wire.wire import Wire
 
 CLIENT, SERVER = "client", "split_server"
@@ -112,12 +112,13 @@ class Split(Regime):
     ) -> tuple[Pairs, ...]:
         """What the client's part gives for these inputs, at each step of which weights were kept."""
         module = trained.topology.net.module()
-        stem = trace(module, x.shape[1:], self.stem).placed("stem")
+        graph = trace(module, x.shape[1:], self.stem)
         found = []
         for step, state in sorted(states.items()):
             module.load_state_dict(state)
             with torch.no_grad():
-                found.append(Pairs(step, stem[-1].layer.name, x, _run(stem, x)))
+                values = graph.run(graph.placed("stem"), {"": x})
+            found += [Pairs(step, name, x, values[name]) for name in _smashed(graph)]
         return tuple(found)
 
 
@@ -127,26 +128,34 @@ class _Cut:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._step = 0
-        self._client: Sequence[Stage] = ()
-        self._server: Sequence[Stage] = ()
+        self._graph: Graph | None = None
 
     def begin(self, step: int, graph: Graph) -> None:
         """The next pass belongs to this step."""
-        self._step = step
-        self._client = graph.placed("stem")
-        self._server = (*graph.placed("body"), *graph.placed("tail"))
+        self._step, self._graph = step, graph
 
     def backward(self, net: nn.Module, batch: Samples, loss: Loss) -> None:
         """Leave the gradients of both parts in their parameters."""
-        smashed = _run(self._client, batch.x)
-        received = self._send(CLIENT, SERVER, "activation", smashed.detach()).requires_grad_()
-        labels = self._send(CLIENT, SERVER, "labels", _labels(batch))
-        loss(_run(self._server, received), labels).backward()
-        slope = received.grad if received.grad is not None else torch.zeros_like(received)
-        smashed.backward(self._send(SERVER, CLIENT, "gradient", slope))
+        graph = cast(Graph, self._graph)
+        own = graph.run(graph.placed("stem"), {"": batch.x})
+        names = _smashed(graph)
+        received = {
+            name: self._send(
+                CLIENT, SERVER, "activation", name, own[name].detach()
+            ).requires_grad_()
+            for name in names
+        }
+        labels = self._send(CLIENT, SERVER, "labels", names[-1], _labels(batch))
+        server = (*graph.placed("body"), *graph.placed("tail"))
+        loss(graph.result(graph.run(server, received)), labels).backward()
+        slopes = []
+        for name in names:
+            value = received[name]
+            slope = torch.zeros_like(value) if value.grad is None else value.grad
+            slopes.append(self._send(SERVER, CLIENT, "gradient", name, slope))
+        torch.autograd.backward([own[name] for name in names], slopes)
 
-    def _send(self, sender: str, receiver: str, kind: str, payload: Tensor) -> Tensor:
-        layer = self._client[-1].layer.name
+    def _send(self, sender: str, receiver: str, kind: str, layer: str, payload: Tensor) -> Tensor:
         rows = torch.arange(len(payload))
         message = Message(self._step, "train", sender, receiver, kind, layer, None, payload, rows)
         return self._wire.send(message).payload.detach()
@@ -158,10 +167,11 @@ def _labels(batch: Samples) -> Tensor:
     return batch.y
 
 
-def _run(stages: Sequence[Stage], value: Tensor) -> Tensor:
-    for stage in stages:
-        value = stage(value)
-    return value
+def _smashed(graph: Graph) -> tuple[str, ...]:
+    """Layers of the client that the server needs (split learning's "smashed data")."""
+    stem = {stage.layer.name for stage in graph.placed("stem")}
+    server = (*graph.placed("body"), *graph.placed("tail"))
+    return tuple(dict.fromkeys(n for stage in server for n in stage.layer.inputs if n in stem))
 
 
 def _layers(graph: Graph) -> tuple[Layer, ...]:
@@ -174,4 +184,6 @@ def _layers(graph: Graph) -> tuple[Layer, ...]:
 def _slices(graph: Graph) -> tuple[Slice, ...]:
     """The server holds its layers whole."""
     held = [layer for layer in graph.layers if layer.place != "stem"]
-    return tuple(Slice(SERVER, layer.name, tuple(range(layer.channels))) for layer in held)
+    return tuple(
+        Slice(SERVER, layer.name, tuple(range(layer.channels)), whole=True) for layer in held
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from privbench.contract import (
     steps_per_epoch,
 )
 from privbench.errors import TrainingError, UsageError
+from privbench.slicenet.noise import Noise, seeded
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``(n, classes)`` outputs and ``(n,)`` labels to the mean loss, a scalar."""
@@ -74,8 +75,9 @@ class Learner:
             self.module.parameters(), **recipe.optimizer.kwargs
         )
         self._order: Iterator[Tensor] = batches(recipe, len(samples), order)
-        self._noise = noise
         self._steps = 0
+        self._masks = Noise(noise.initial_seed())
+        self._drops = recipe.learning is None  # the first step shows whether there is dropout
         if recipe.learning is not None:
             defense = cast(LearningDefense, recipe.learning.build())
             there = torch.Generator(samples.x.device).manual_seed(noise.initial_seed())
@@ -89,9 +91,12 @@ class Learner:
     def learn(self, positions: Int64[Tensor, " batch"]) -> None:
         """One optimiser step on the mean loss of these records."""
         batch = self.samples[positions.to(self.samples.x.device)]
-        with _seeded(self._noise.initial_seed() + self._steps, batch.x.device):
+        self._masks.step = self._steps
+        with seeded(self._masks.seed + self._steps, batch.x.device):
             self._optimizer.zero_grad()
-            self._backward(self._net, batch, self._loss)
+            with self._masks.at() if self._drops else nullcontext() as masks:
+                self._backward(self._net, batch, self._loss)
+            self._drops = masks is not None and masks.calls > 0
             self._optimizer.step()
         self._steps += 1
 
@@ -238,14 +243,3 @@ def _check(recipe: Recipe, samples: Samples) -> None:
             "the recipe holds a noise mechanism but names no learning defense that applies it; "
             "set both, as regime.learning does"
         )
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Random layers draw from the global generators: lend them a seed, and give them back."""
-    on_cuda: list[Any] = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=on_cuda):
-        torch.default_generator.manual_seed(seed)
-        if on_cuda:
-            torch.cuda.manual_seed(seed)
-        yield

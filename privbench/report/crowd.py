@@ -75,7 +75,10 @@ class CrowdFacts:
             return None
         return cls(
             tuple(Stage(layer.name, layer.place, layer.channels) for layer in topology.layers),
-            tuple(Block(s.party, s.layer, len(s.units), s.side) for s in topology.slices),
+            tuple(
+                Block(s.party, s.layer, len(s.units), "output" if s.columns is None else "input")
+                for s in topology.slices
+            ),
             tuple(Load(**asdict(load)) for load in topology.loads),
             tuple(Traffic(**asdict(each)) for each in topology.traffic),
         )

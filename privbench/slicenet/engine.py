@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +12,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from privbench.contract import HEADER_BYTES, Message, Party, Samples, Slice, Topology, no_rows
-from privbench.slicenet.graph import Graph, Stage
-from privbench.slicenet.links import Links
-from privbench.slicenet.passes import Pass, forward, of_rows, partial_sum, replaced
-from privbench.slicenet.router import CrowdRouter
+from privbench.slicenet.graph import Graph, parameters_of
+from privbench.slicenet.links import OWNER, Links
+from privbench.slicenet.noise import Noise, seeded
+from privbench.slicenet.passes import Back, Pass, forward, partial_sum, replaced
+from privbench.slicenet.router import CO_HOSTS, CrowdRouter
 from privbench.wire.router import EVERYONE
 from privbench.wire.wire import Wire
 
 COORDINATOR: Party = "coordinator"
 RELEASER: Party = "releaser"
+_WATCHED = ("activation", "partial_sum", "gradient", "stem_gradient", "tail_gradient")
 
 
 class Simulated:
@@ -33,7 +34,7 @@ class Simulated:
 
     Args:
         module: the network; trained in place.
-        graph: its chain.
+        graph: its stages.
         topology: with layers and slices; device k is ``owners[k]``.
         wire: not yet opened.
         optimizer: element-wise, over all parameters of ``module``.
@@ -52,14 +53,24 @@ class Simulated:
         noise_seed: int,
     ) -> None:
         self._module, self._graph, self._topology = module, graph, topology
-        self._wire, self._optimizer, self._noise_seed = wire, optimizer, noise_seed
+        self._wire, self._optimizer, self._noise = wire, optimizer, Noise(noise_seed)
         self._loss = getattr(F, loss)
         self._links = Links(topology.layers, topology.slices)
         self._router = CrowdRouter(topology)
-        self._parameters = dict(module.named_parameters())
+        self._stages = graph.stages
+        self._travelling = frozenset(graph.travelling)
+        self._sums = {layer.name: self._links.sums(layer.name) for layer in graph.layers}
+        self._hosted: defaultdict[tuple[Party, str], list[Slice]] = defaultdict(list)
+        for piece in topology.slices:
+            self._hosted[piece.party, piece.layer].append(piece)
+        self._owned = {place: parameters_of(graph.placed(place)) for place in ("stem", "tail")}
+        stem = [stage.layer.name for stage in graph.placed("stem")]
+        self._ends = {
+            "stem": [name for name in stem if name in self._travelling],
+            "tail": list(graph.result.sources),
+        }
         self._step = 0
         self._rows = no_rows()
-        self._present: dict[Party, Int64[Tensor, " rows"]] = {}
         wire.open(topology, self._router)
 
     def step(self, number: int, batch: Samples, owners: Int64[Tensor, " rows"]) -> None:
@@ -72,11 +83,14 @@ class Simulated:
             owners: number of each row's owner, on the CPU.
         """
         self._begin(number, owners)
-        with _seeded(self._noise_seed + number, batch.x.device):
-            done = self._forward(batch.x)
-        logits = done[-1].out
-        loss = self._loss(logits, batch.y)
-        self._backward(done, torch.autograd.grad(loss, logits, retain_graph=True)[0])
+        with seeded(self._noise.seed + number, batch.x.device):
+            if any(self._wire.wants(number, kind) for kind in _WATCHED):
+                self._watched(batch)
+            else:
+                with self._noise.at():
+                    loss = self._loss(self._module(batch.x), batch.y)
+                loss.backward()
+                self._count_unseen(batch.x.element_size())
         self._optimizer.step()
         self._optimizer.zero_grad()
         if number == self._topology.steps - 1:
@@ -84,154 +98,244 @@ class Simulated:
 
     def _begin(self, number: int, owners: Int64[Tensor, " rows"]) -> None:
         self._step, self._rows = number, torch.arange(len(owners))
-        names = self._topology.owners
-        self._present = {
-            names[k]: (owners == k).nonzero().flatten() for k in torch.unique(owners).tolist()
-        }
+        self._noise.step = number
         self._wire.begin(number, owners)
         if number == 0:
             self._move_slices(to_hosts=True)
         if self._wire.wants(number, "slice_weights"):
             self._wire.hold(number, self._module.state_dict())
         for place in ("stem", "tail"):
-            for name in self._names(place):
+            for name in self._owned[place]:
                 self._broadcast(f"{place}_weights", name)
 
-    def _forward(self, x: Tensor) -> list[Pass]:
+    def _count_unseen(self, element: int) -> None:
+        """Bytes of what nobody looks at, by the tally alone."""
+        rows = self._router.rows
+        forward = self._router.tally.forward(rows, element)
+        partial = self._router.tally.partial(sum(rows.values()), element)
+        self._wire.count("activation", forward)
+        self._wire.count("partial_sum", partial)
+        self._wire.count("gradient", forward + partial)
+        for place in ("stem", "tail"):
+            self._count_owned(f"{place}_gradient", place)
+
+    def _count_owned(self, kind: str, place: str) -> None:
+        each = sum(_size(tensor) + HEADER_BYTES for tensor in self._owned[place].values())
+        self._wire.count(kind, each * len(self._router.rows))
+
+    def _watched(self, batch: Samples) -> None:
+        """Forward and backward pass stage by stage, with every message that somebody wants."""
+        done, values = self._forward(batch.x)
+        ends = [values[name] for name in self._graph.result.sources]
+        logits = self._graph.result(values)
+        loss = self._loss(logits, batch.y)
+        slopes = torch.autograd.grad(loss, ends)
+        self._backward(done, values, dict(zip(self._graph.result.sources, slopes, strict=True)))
+
+    def _forward(self, x: Tensor) -> tuple[list[Pass], dict[str, Tensor]]:
         done: list[Pass] = []
-        value = x
+        values: dict[str, Tensor] = {"": x}
         for stage in self._graph.stages:
-            ran = forward(stage, value)
-            if self._links.tiled(stage.layer.name) == "input":
-                ran = self._reduced(ran)
+            ran = self._reduced(forward(stage, values, self._noise))
             done.append(ran)
             value = ran.out.detach()
-            if stage.layer in self._links.travelling:
-                sent = self._whole("activation", stage.layer.name, value)
-                value = self._send(sent).payload.to(value)
-            value = value.detach().requires_grad_()
-        return done
+            if stage.layer.name in self._travelling:
+                whole = self._message("activation", stage.layer.name, value, EVERYONE, EVERYONE)
+                value = self._wire.send(whole).payload.to(value)
+            values[stage.layer.name] = value.detach().requires_grad_()
+        return done, values
 
     def _reduced(self, ran: Pass) -> Pass:
-        """Partial sums of a layer that is cut along its input, sent to its reducer."""
-        layer = ran.stage.layer
-        reducer = self._links.reducer(layer.name)
-        others = [host for host in self._links.hosts(layer.name) if host != reducer]
-        if not self._wire.wants(self._step, "partial_sum"):
-            each = _size(ran.mapped) + HEADER_BYTES
-            self._wire.count("partial_sum", each * len(others))
+        """Partial sums of a stage whose weights are spread by columns, sent to their reducers."""
+        sums = self._sums[ran.stage.layer.name]
+        if not sums:
             return ran
-        total = partial_sum(ran.stage, ran.opened, self._units(layer.name, reducer))
+        if not self._wire.wants(self._step, "partial_sum"):
+            count = self._router.tally.sums(
+                ran.stage.layer.name, len(ran.mapped), ran.mapped.element_size()
+            )
+            self._wire.count("partial_sum", count)
+            return ran
+        whole = ran.mapped.detach().clone()
         changed = False
-        for host in others:
-            part = partial_sum(ran.stage, ran.opened, self._units(layer.name, host))
-            sent = self._message("partial_sum", layer.name, part, host, reducer)
+        for each in sums:
+            total = partial_sum(ran, self._pieces(ran, each.reducer, each.units))
+            altered = False
+            for host in each.others:
+                part = partial_sum(ran, self._pieces(ran, host, each.units))
+                sent = self._message(
+                    "partial_sum", ran.stage.layer.name, part, host, each.reducer, each.units
+                )
+                got = self._wire.send(sent)
+                altered = altered or got.payload is not part
+                total = total + got.payload.to(total)
+            if altered:
+                changed = True
+                if ran.stage.bias is not None:
+                    bias = ran.stage.bias.detach()[list(each.units)]
+                    total = total + bias.reshape(-1, *[1] * (total.ndim - 2))
+                whole[:, list(each.units)] = total
+        return replaced(ran, whole, self._noise) if changed else ran
+
+    def _backward(
+        self, done: list[Pass], values: dict[str, Tensor], slopes: dict[str, Tensor]
+    ) -> None:
+        """From the gradients of the last values to every parameter's."""
+        flows: dict[str, list[tuple[Pass, Back]]] = {stage.layer.name: [] for stage in self._stages}
+        arrived = dict(slopes)  # at the owners: gradients of what leaves stem and tail
+        for ran in reversed(done):
+            name = ran.stage.layer.name
+            parts = [slopes[name]] if name in slopes else []
+            parts += [back.flows[name] for _, back in flows[name]]
+            gradient = sum(parts[1:], parts[0])
+            if name in self._travelling:
+                gradient, arrived[name] = self._returned(ran, gradient, flows[name])
+            back = self._to_hosts(ran, ran.backward(gradient))
+            for tensor, value in back.tensors.items():
+                ran.stage.tensors[tensor].grad = value
+            for source in back.flows:
+                flows[source].append((ran, back))
+        for place in ("tail", "stem"):
+            self._owners_send(place, values, arrived)
+
+    def _to_hosts(self, ran: Pass, back: Back) -> Back:
+        """Reducers tell the other hosts the gradient of the sum that they computed together."""
+        name = ran.stage.layer.name
+        if not self._sums[name]:
+            return back
+        if not self._wire.wants(self._step, "gradient"):
+            element = back.delta.element_size()
+            self._wire.count("gradient", self._router.tally.sums(name, len(back.delta), element))
+            return back
+        delta = back.delta
+        for each in self._sums[name]:
+            part = back.delta[:, list(each.units)]
+            sent = self._message("gradient", name, part, each.reducer, CO_HOSTS, each.units)
+            got = self._wire.send(sent)
+            if got.payload is not part:
+                delta = delta.clone() if delta is back.delta else delta
+                delta[:, list(each.units)] = got.payload.to(delta)
+        return back if delta is back.delta else ran.backward_from(back, delta)
+
+    def _returned(
+        self, ran: Pass, whole: Tensor, flows: Sequence[tuple[Pass, Back]]
+    ) -> tuple[Tensor, Tensor]:
+        """Each consuming device sends its part of the gradient of what travelled from a layer.
+
+        Returns:
+            the whole gradient as its makers know it, and that of what left the stem, if they are owners.
+        """
+        name = ran.stage.layer.name
+        inside = [b.flows[name] for r, b in flows if r.stage.layer.place == ran.stage.layer.place]
+        stem = ran.stage.layer.place == "stem"
+        local = sum(inside[1:], inside[0]) if stem and inside else None
+        if not self._wire.wants(self._step, "gradient"):
+            element = whole.element_size()
+            count = self._router.tally.layer(name, self._router.rows, element)
+            self._wire.count("gradient", count)
+            return whole, whole if local is None else whole - local
+        changed = False
+        total = torch.zeros_like(whole)
+        for kept in (b.flows[name] for r, b in flows if stem and r.stage.layer.place == "tail"):
+            total += kept
+        for need in self._links.consumers(name):
+            units = tuple(range(whole.shape[1])) if need.units is None else need.units
+            part = self._part(name, need.party, flows)
+            part = part if need.units is None else part[:, list(units)]
+            sent = self._message("gradient", name, part, need.party, EVERYONE, units)
             got = self._wire.send(sent)
             changed = changed or got.payload is not part
-            total = total + got.payload.to(total)
+            total[:, list(units)] += got.payload.to(total)
         if not changed:
-            return ran
-        if ran.stage.module.bias is not None:
-            bias = ran.stage.module.get_parameter("bias").detach()
-            total = total + bias.reshape(-1, *[1] * (total.ndim - 2))
-        return replaced(ran, total)
+            return whole, total
+        return (total if local is None else total + local), total
 
-    def _backward(self, done: list[Pass], gradient: Tensor) -> None:
-        """From the gradient of the logits to every parameter's."""
-        stem: list[tuple[Pass, Tensor]] = []
-        for ran in reversed(done):
-            layer = ran.stage.layer
-            delta = ran.map_gradient(gradient)
-            if self._links.tiled(layer.name) == "input":
-                delta = self._to_hosts(layer.name, delta)
-            flow, found = ran.all_gradients(delta)
-            for parameter, value in zip(ran.stage.module.parameters(), found, strict=True):
-                parameter.grad = value
-            if layer.place == "tail":
-                self._owners_send("tail_gradient", [(ran, gradient)])
-            elif layer.place == "stem":
-                stem.append((ran, gradient))
-            if flow is not None:
-                gradient = self._back(ran, delta, flow)
-        self._owners_send("stem_gradient", stem)
+    def _part(self, name: str, party: Party, flows: Sequence[tuple[Pass, Back]]) -> Tensor:
+        """One device's part of a gradient, or that of the tails of all owners."""
+        parts = []
+        for ran, back in flows:
+            stage = ran.stage.layer
+            if stage.place == "tail" and party == OWNER:
+                parts.append(back.flows[name])
+            elif stage.place != "tail" and party != OWNER:
+                mine = [
+                    piece
+                    for piece in self._hosted[party, stage.name]
+                    if any(need.layer == name for need in piece.needs)
+                ]
+                if mine:
+                    parts.append(ran.part(name, mine, back))
+        return sum(parts[1:], parts[0])
 
-    def _to_hosts(self, layer: str, delta: Tensor) -> Tensor:
-        """A reducer tells the other hosts the gradient of the map that they computed together."""
-        sent = self._message("gradient", layer, delta, self._links.reducer(layer), EVERYONE)
-        return self._send(sent).payload.to(delta)
-
-    def _back(self, ran: Pass, delta: Tensor, flow: Tensor) -> Tensor:
-        """Send the gradient of what travelled into a stage; what arrives goes on."""
-        (before,) = ran.stage.layer.inputs
-        if before not in [layer.name for layer in self._links.travelling]:
-            return flow
-        if self._links.tiled(ran.stage.layer.name) != "output":
-            return self._send(self._whole("gradient", before, flow)).payload.to(flow)
-        hosts = self._links.hosts(ran.stage.layer.name)
-        if not self._wire.wants(self._step, "gradient"):
-            for host in hosts:  # each sends a part of the same size as the whole
-                like = self._message("gradient", before, flow, host, EVERYONE)
-                self._wire.count("gradient", self._router.nbytes(like))
-            return flow
-        parts, changed = [], False
-        for host in hosts:
-            units = self._units(ran.stage.layer.name, host)
-            part = flow if len(hosts) == 1 else ran.entry_gradient(delta, units)
-            got = self._wire.send(self._message("gradient", before, part, host, EVERYONE))
-            changed = changed or got.payload is not part
-            parts.append(got.payload.to(flow))
-        return sum(parts[1:], parts[0]) if changed else flow
-
-    def _owners_send(self, kind: str, passes: Sequence[tuple[Pass, Tensor]]) -> None:
-        """Each owner sends the gradient of its own rows, one message a parameter tensor.
-
-        Args:
-            passes: from last to first, each with the gradient of what leaves it.
-        """
-        place = kind.removesuffix("_gradient")
-        names = self._names(place)
+    def _owners_send(
+        self, place: str, values: dict[str, Tensor], arrived: dict[str, Tensor]
+    ) -> None:
+        """Each owner sends the gradient of its own rows, one message a parameter tensor."""
+        kind = f"{place}_gradient"
         if not self._wire.wants(self._step, kind):
-            each = sum(_size(self._parameters[name]) + HEADER_BYTES for name in names)
-            self._wire.count(kind, each * len(self._present))
+            self._count_owned(kind, place)
             return
         totals: dict[str, Tensor] = {}
         changed = False
-        for owner, rows in self._present.items():
-            for ran, gradient in passes:
-                found = ran.all_gradients(ran.map_gradient(of_rows(gradient, rows)))[1]
-                for name, value in zip(ran.stage.layer.parameters, found, strict=True):
-                    message = Message(
-                        self._step, "train", owner, COORDINATOR, kind, name, None, value, rows
-                    )
-                    got = self._wire.send(message)
-                    changed = changed or got.payload is not value
-                    arrived = got.payload.to(value)
-                    totals[name] = totals[name] + arrived if name in totals else arrived
+        for owner, rows in self._router.groups():
+            for name, value in self._own_gradients(place, values, arrived, rows).items():
+                message = Message(
+                    self._step, "train", owner, COORDINATOR, kind, name, None, value, rows
+                )
+                got = self._wire.send(message)
+                changed = changed or got.payload is not value
+                added = got.payload.to(value)
+                totals[name] = totals[name] + added if name in totals else added
         for name, total in totals.items() if changed else ():
-            self._parameters[name].grad = total
+            self._owned[place][name].grad = total
+
+    def _own_gradients(
+        self,
+        place: str,
+        values: dict[str, Tensor],
+        arrived: dict[str, Tensor],
+        rows: Int64[Tensor, " k"],
+    ) -> dict[str, Tensor]:
+        """What an owner finds for the tensors of stem or tail: it runs them on its own rows."""
+        stages = self._graph.placed(place)
+        inside = {stage.layer.name for stage in stages}
+        needed = {name for stage in stages for o in stage.operands for name in o.sources}
+        fed = {name: values[name].detach()[rows] for name in needed - inside}
+        own = self._graph.run(stages, fed, self._noise, rows=rows)
+        ends = [name for name in self._ends[place] if own[name].requires_grad]
+        tensors = self._owned[place]
+        found = torch.autograd.grad(
+            [own[name] for name in ends],
+            list(tensors.values()),
+            [arrived[name][rows] for name in ends],
+            allow_unused=True,
+        )
+        return {
+            name: torch.zeros_like(tensor) if each is None else each
+            for (name, tensor), each in zip(tensors.items(), found, strict=True)
+        }
 
     def _broadcast(self, kind: str, name: str) -> None:
         """The stem or tail in force, to the owners of this step's rows."""
-        parameter = self._parameters[name].detach()
+        parameter = self._owned[kind.removesuffix("_weights")][name].detach()
         if self._wire.wants(self._step, kind):
             self._tensor(kind, name, parameter.clone(), COORDINATOR, EVERYONE)
         else:
             each = _size(parameter) + HEADER_BYTES
-            self._wire.count(kind, each * len(self._present))
+            self._wire.count(kind, each * len(self._router.rows))
 
     def _move_slices(self, to_hosts: bool) -> None:
         """Slices (and stem and tail, with the coordinator) from the releaser, or to it."""
         moved: list[tuple[Party, str, tuple[int, ...] | None, Tensor]] = []
         for place in ("stem", "tail"):
-            for name in self._names(place):
-                moved.append((COORDINATOR, name, None, self._parameters[name].detach()))
+            for name, tensor in self._owned[place].items():
+                moved.append((COORDINATOR, name, None, tensor.detach()))
+        tensors = {stage.layer.name: stage.tensors for stage in self._stages}
         for piece in self._topology.slices:
-            first = self._links.slices(piece.layer)[0] is piece
-            for name in self._topology.layer(piece.layer).parameters:
-                held = slice_of(self._parameters[name].detach(), piece, first)
-                if held is not None:
-                    units = None if held.ndim == 1 and piece.side == "input" else piece.units
-                    moved.append((piece.party, name, units, held))
+            for name, tensor in tensors[piece.layer].items():
+                held = piece.part(tensor.detach())
+                if held is not None and held.is_floating_point():
+                    moved.append((piece.party, name, None if piece.whole else piece.units, held))
         wanted = self._wire.wants(self._step, "slice_weights")
         for party, name, units, held in moved:
             ends = (RELEASER, party) if to_hosts else (party, RELEASER)
@@ -251,53 +355,25 @@ class Simulated:
     ) -> None:
         self._wire.send(Message(self._step, "train", sender, receiver, kind, name, units, payload))
 
-    def _whole(self, kind: str, layer: str, payload: Tensor) -> Message:
-        return self._message(kind, layer, payload, EVERYONE, EVERYONE)
-
     def _message(
-        self, kind: str, layer: str, payload: Tensor, sender: Party, receiver: Party
+        self,
+        kind: str,
+        layer: str,
+        payload: Tensor,
+        sender: Party,
+        receiver: Party,
+        units: tuple[int, ...] | None = None,
     ) -> Message:
-        units = tuple(range(self._topology.layer(layer).channels))
+        held = tuple(range(payload.shape[1])) if units is None else units
         return Message(
-            self._step, "train", sender, receiver, kind, layer, units, payload, self._rows
+            self._step, "train", sender, receiver, kind, layer, held, payload, self._rows
         )
 
-    def _send(self, message: Message) -> Message:
-        return self._wire.send(message)
-
-    def _units(self, layer: str, host: Party) -> list[int]:
-        """Units of a layer that a device hosts, in all its blocks."""
-        blocks = [piece for piece in self._links.slices(layer) if piece.party == host]
-        return [unit for piece in blocks for unit in piece.units]
-
-    def _names(self, place: str) -> list[str]:
-        """Parameters of stem or tail."""
-        stages: tuple[Stage, ...] = self._graph.placed(place)
-        return [name for stage in stages for name in stage.layer.parameters]
-
-
-def slice_of(tensor: Tensor, piece: Slice, first: bool) -> Tensor | None:
-    """A host's part of one parameter; None = it holds none of it.
-
-    Under input tiling the host of the layer's ``first`` block, who reduces, holds the bias.
-    """
-    if piece.side == "output":
-        return tensor[list(piece.units)]
-    if tensor.ndim > 1:
-        return tensor[:, list(piece.units)]
-    return tensor if first else None
+    def _pieces(self, ran: Pass, host: Party, units: tuple[int, ...]) -> list[Slice]:
+        """A host's tiles of one block."""
+        mine = self._hosted[host, ran.stage.layer.name]
+        return [piece for piece in mine if piece.units == units]
 
 
 def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Random layers draw from the global generators: lend them a seed, and give them back."""
-    on_cuda: list[Any] = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=on_cuda):
-        torch.default_generator.manual_seed(seed)
-        if on_cuda:
-            torch.cuda.manual_seed(seed)
-        yield

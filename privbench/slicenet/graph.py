@@ -1,68 +1,133 @@
-"""A network as the chain of layers that a crowd slices."""
+"""A network as the graph of stages that a crowd slices."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import lcm, prod
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from privbench.contract import Layer
-from privbench.errors import UsageError
-from privbench.slicenet.ops import (
-    Piece,
-    call_of,
-    counts_rows,
-    is_shape,
-    sort_of,
-    works_in_place,
-)
+from privbench.slicenet.noise import Noise
+from privbench.slicenet.ops import NOTHING, Piece
 
-_HELP = (
-    "SliceNet cuts chains of linear layers and convolutions, with activations, pooling, dropout "
-    "and flatten between them; choose such a model, or regime=centralized or regime=fedavg, which "
-    "train any network"
-)
+
+@dataclass(frozen=True, eq=False)
+class Strand:
+    """What one stage, or the input, gives to an operand.
+
+    Args:
+        source: name of the stage; "" = the samples themselves.
+        channels: of the source.
+        width: numbers of the operand's second axis that one channel becomes: several, behind a flatten.
+        piece: operations on the way (a flatten).
+    """
+
+    source: str
+    channels: int
+    width: int = 1
+    piece: Piece = NOTHING
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """One value that a stage works on: strands side by side, then operations that treat numbers alone."""
+
+    strands: tuple[Strand, ...]
+    after: Piece = NOTHING
+
+    def __call__(
+        self, values: Mapping[str, Tensor], noise: Noise | None = None, **where: Any
+    ) -> Tensor:
+        parts = [s.piece(values[s.source], noise, **where) for s in self.strands]
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return self.after(joined, noise, **where)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Stages that feed it, each once."""
+        return tuple(dict.fromkeys(strand.source for strand in self.strands))
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One layer with the operations around it: from the value that travels in to the one that goes on.
+    """A piece of the network whose value travels: a layer, a join, or a module taken whole.
 
     Running all stages in order computes what the module computes, with the module's own
     parameters, in the same order: bit-identical.
 
     Args:
         layer: its public description.
-        module: the linear layer or convolution.
-        opening: operations between the incoming value and the layer (a flatten over channels).
+        sort: ``layer`` (linear or convolution), ``join`` (channel by channel, of one or more values)
+            or ``whole``.
+        operands: what it works on.
+        core: from operands to the stage's map.
+        module: the linear layer or convolution; None = another sort.
         closing: per-channel operations after it, that travel with its channels.
-        map_shape: shape of the layer's own output for one sample, before ``closing``.
-        columns: input channels of the weight (its second axis).
-        flops: of the layer's forward pass on one sample, 2 a multiply-add.
+        map_shape: shape of the map for one sample.
+        flops: of the forward pass of the core on one sample, 2 a multiply-add.
+        tensors: its tensors by their names in the state dict, live, the core's first.
     """
 
     layer: Layer
-    module: nn.Module
-    opening: Piece
+    sort: str
+    operands: tuple[Operand, ...]
+    core: Callable[..., Tensor] = field(repr=False)
+    module: nn.Module | None
     closing: Piece
     map_shape: tuple[int, ...]
-    columns: int
     flops: float
+    tensors: Mapping[str, Tensor]
 
-    def __call__(self, value: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        return self.closing(self.module(self.opening(value)))
+    def __call__(
+        self, values: Mapping[str, Tensor], noise: Noise | None = None, **where: Any
+    ) -> Tensor:
+        fed = [operand(values, noise, **where) for operand in self.operands]
+        return self.closing(self.core(*fed, noise=noise, **where), noise, **where)
+
+    @property
+    def border(self) -> int:
+        """Channels that cannot be parted: of a norm's group; all of them where nothing can be split."""
+        if self.sort == "whole":
+            return self.layer.channels
+        return min(self.layer.channels, lcm(1, self.closing.border(self.layer.channels)))
+
+    @property
+    def groups(self) -> int:
+        """Groups of a convolution; 1 elsewhere."""
+        return int(getattr(self.module, "groups", 1))
+
+    @property
+    def weight(self) -> Tensor:
+        """Of the linear layer or convolution."""
+        return cast(nn.Module, self.module).get_parameter("weight")
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Of the linear layer or convolution, if it has one."""
+        return cast(Tensor | None, cast(nn.Module, self.module).bias)
+
+    @property
+    def output(self) -> int:
+        """Numbers a sample that it gives."""
+        return prod(self.layer.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A chain of stages. ``places`` in order: stem, body, tail."""
+    """Stages in order of the forward pass; ``places`` in order: stem, body, tail.
+
+    Args:
+        stages: each is fed by earlier ones or by the samples.
+        result: what the network answers, from the values of its stages.
+    """
 
     stages: tuple[Stage, ...]
+    result: Operand
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -73,186 +138,40 @@ class Graph:
         """Stages of ``stem``, ``body`` or ``tail``."""
         return tuple(stage for stage in self.stages if stage.layer.place == place)
 
+    @property
+    def travelling(self) -> tuple[str, ...]:
+        """Layers of stem and body that a stage of another place, or of the body, needs."""
+        places = {stage.layer.name: stage.layer.place for stage in self.stages}
+        needed = {
+            name
+            for stage in self.stages
+            for name in stage.layer.inputs
+            if "body" in (places[name], stage.layer.place)
+        }
+        return tuple(name for name in places if name in needed)
+
+    def run(
+        self,
+        stages: Sequence[Stage],
+        values: Mapping[str, Tensor],
+        noise: Noise | None = None,
+        **where: Any,
+    ) -> dict[str, Tensor]:
+        """Values of some stages beside those that are known; the samples are called ""."""
+        known = dict(values)
+        for stage in stages:
+            known[stage.layer.name] = stage(known, noise, **where)
+        return known
+
     def __call__(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n classes"]:
-        for stage in self.stages:
-            x = stage(x)
-        return x
+        return self.result(self.run(self.stages, {"": x}))
 
 
-def trace(module: nn.Module, shape: Sequence[int], stem: int = 1) -> Graph:
-    """The chain that a network is.
-
-    Operations that treat channels apart travel with the layer before them, up to a flatten of
-    feature maps: it and what follows belong to the layer behind. So a cut value has shape
-    ``(n, channels, ...)``, with as many axes as the layer's own output.
-
-    Args:
-        module: with initialised weights, on any device; it is not changed.
-        shape: of one sample.
-        stem: number of layers, from the first, that owners run on their own samples.
-
-    Raises:
-        UsageError: the network is no such chain, has no layer between stem and tail, or ``stem``
-            is not at least 1.
-    """
-    if stem < 1:
-        raise UsageError(f"stem={stem}; expected at least 1: samples must not leave their owners")
-    runs = _runs(module, _traced(module).graph)
-    if len(runs) < stem + 2:
-        raise UsageError(
-            f"the network has {len(runs)} layers and stem={stem}, so nothing is left for the crowd; "
-            f"expected at least {stem + 2} (stem, body, tail): choose a deeper model, for example "
-            "model.widths=[64,128,64,10]"
-        )
-    places = ["stem"] * stem + ["body"] * (len(runs) - stem - 1) + ["tail"]
-    weight = next(module.parameters())
-    value = torch.zeros(2, *shape, device=weight.device, dtype=weight.dtype)
-    stages: list[Stage] = []
-    opening = runs[0].before
-    was_training = module.training
-    module.eval()  # a dropout must not draw while shapes are looked up
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            for place, run in zip(places, runs, strict=True):
-                stage, value, opening = _stage(module, run, opening, place, stages, value)
-                stages.append(stage)
-    finally:
-        module.train(was_training)
-    _check_parameters(module, stages)
-    return Graph(tuple(stages))
-
-
-@dataclass
-class _Run:
-    """A layer's node, what stands before the first layer, and what follows each."""
-
-    node: fx.Node
-    before: list[fx.Node]
-    after: list[fx.Node]
-
-
-def _traced(module: nn.Module) -> fx.GraphModule:
-    try:
-        return fx.symbolic_trace(module)
-    except Exception as cause:  # whatever user code raises when it is fed symbols
-        raise UsageError(
-            f"the network {type(module).__name__} cannot be traced: {cause}; {_HELP}"
-        ) from cause
-
-
-def _runs(module: nn.Module, graph: fx.Graph) -> list[_Run]:
-    """Layers in order, each with the operations after it.
-
-    Raises:
-        UsageError: a node has another input than the one before it, or is of a kind unheard of.
-    """
-    runs: list[_Run] = []
-    first: list[fx.Node] = []
-    value: fx.Node | None = None
-    for node in graph.nodes:
-        if node.op == "placeholder" and value is None:
-            value = node
-            continue
-        if counts_rows(node) or is_shape(node):
-            continue
-        fed = [given for given in node.all_input_nodes if not counts_rows(given)]
-        if fed != [value]:
-            raise UsageError(f"the network is no chain: '{node.name}' joins or branches; {_HELP}")
-        if node.op == "output":
-            return runs
-        sort = sort_of(module, node)
-        if sort is None:
-            what = node.target
-            if node.op == "call_module":
-                what = type(module.get_submodule(str(node.target))).__name__
-            raise UsageError(f"the network holds '{node.name}' ({what}); {_HELP}")
-        if sort == "layer":
-            runs.append(_Run(node, first, []))
-        else:
-            (runs[-1].after if runs else first).append(node)
-        value = node
-    return runs
-
-
-def _stage(
-    module: nn.Module,
-    run: _Run,
-    opening: list[fx.Node],
-    place: str,
-    before: list[Stage],
-    value: Tensor,
-) -> tuple[Stage, Tensor, list[fx.Node]]:
-    """The stage, the value that leaves it, and the operations left to the next stage's opening."""
-    name = str(run.node.target)
-    layer = module.get_submodule(name)
-    opened = _piece(module, opening)
-    value = opened(value)
-    _check_layer(layer, name, value, before)
-    mapped = value = layer(value)
-    channels, last = value.shape[1], run.node
-    left = list(run.after)
-    while left:
-        following = call_of(module, left[0])(value.clone())
-        sort = sort_of(module, left[0])
-        apart = following.shape[1] == channels and following.ndim == value.ndim
-        if place != "tail" and (not apart or sort == "last"):
-            break
-        value, last = following, left.pop(0)
-    _check_left(module, left)
-    closing = _piece(module, run.after[: len(run.after) - len(left)])
-    weight = cast(Tensor, layer.weight)
-    described = Layer(
-        name=name,
-        cut=last.name,
-        place=place,
-        channels=channels,
-        shape=tuple(value.shape[1:]),
-        parameters=tuple(f"{name}.{parameter}" for parameter, _ in layer.named_parameters()),
-        inputs=(before[-1].layer.name,) if before else (),
-    )
-    flops = 2.0 * weight[0].numel() * prod(mapped.shape[1:])
-    shape = tuple(mapped.shape[1:])
-    return Stage(described, layer, opened, closing, shape, weight.shape[1], flops), value, left
-
-
-def _piece(module: nn.Module, nodes: list[fx.Node]) -> Piece:
-    return Piece(
-        tuple(call_of(module, node) for node in nodes),
-        any(works_in_place(module, node) for node in nodes),
-    )
-
-
-def _check_layer(layer: nn.Module, name: str, value: Tensor, before: list[Stage]) -> None:
-    """Refuse layers whose blocks would not be what the rest takes them for."""
-    if any(stage.layer.name == name for stage in before):
-        raise UsageError(f"the network uses '{name}' more than once; {_HELP}")
-    if isinstance(layer, nn.Linear) and value.ndim != 2:
-        raise UsageError(
-            f"'{name}' is a linear layer on values of shape {tuple(value.shape[1:])}; expected one "
-            "axis of features: put a Flatten before it"
-        )
-    if before and value.shape[1] != _features(before[-1].layer, layer):
-        raise UsageError(f"the channels that reach '{name}' were reshaped on the way; {_HELP}")
-    if getattr(layer, "groups", 1) != 1:
-        raise UsageError(f"'{name}' is a grouped convolution; expected groups=1; {_HELP}")
-
-
-def _features(before: Layer, layer: nn.Module) -> int:
-    """Input channels of a layer behind another."""
-    return prod(before.shape) if isinstance(layer, nn.Linear) else before.channels
-
-
-def _check_left(module: nn.Module, left: list[fx.Node]) -> None:
-    """Behind a flatten over channels only what treats every number alone may follow."""
-    sorts = [sort_of(module, node) for node in left]
-    allowed = ["per_channel", *["elementwise"] * len(left)][: len(left)]
-    for node, found, right in zip(left, sorts, allowed, strict=True):
-        if found != right:
-            raise UsageError(f"'{node.name}' mixes channels in front of a layer; {_HELP}")
-
-
-def _check_parameters(module: nn.Module, stages: list[Stage]) -> None:
-    known = {name for stage in stages for name in stage.layer.parameters}
-    stray = sorted(set(module.state_dict()) - known)
-    if stray:
-        raise UsageError(f"the network has '{stray[0]}' outside its layers; {_HELP}")
+def parameters_of(stages: Sequence[Stage]) -> dict[str, Tensor]:
+    """Trained tensors of some stages, by name."""
+    return {
+        name: tensor
+        for stage in stages
+        for name, tensor in stage.tensors.items()
+        if tensor.requires_grad
+    }

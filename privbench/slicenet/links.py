@@ -1,14 +1,12 @@
 """Who sends which channels of a layer to whom: the links of a sliced network.
 
-The rules (see ``Links``) stand here once; the router cuts messages by them, the problem counts
-volume and memory by them.
+The rules stand here once; the router cuts messages by them, the tally counts bytes by them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
 
 from privbench.contract import Layer, Party, Slice
 
@@ -17,114 +15,130 @@ OWNER: Party = "(owner of the row)"
 
 
 @dataclass(frozen=True)
+class Part:
+    """Channels of a layer and who makes or needs them; ``units`` None = all."""
+
+    party: Party
+    units: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
 class Link:
     """Channels of one layer that one party sends to another; gradients go back along it."""
 
     sender: Party
     receiver: Party
-    units: tuple[int, ...]
+    units: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
-class Part:
-    """Channels of a layer and who makes or needs them."""
+class Sum:
+    """A block of channels that several devices add up.
 
-    party: Party
+    Args:
+        units: of the block.
+        reducer: who finishes it.
+        others: who sends a partial sum to it; a device adds up its own first, so each sends one.
+    """
+
     units: tuple[int, ...]
+    reducer: Party
+    others: tuple[Party, ...]
 
 
 class Links:
-    """The links of a sliced chain.
+    """The links of a sliced network.
 
-    - A body layer cut along its *output* channels: each block's host computes it, and needs all
-      channels of the layer before. Each block is sent once to each other device that needs it.
-    - Cut along its *input* channels: each host gets only these channels and sends a partial sum of
-      the whole map to the layer's *reducer*, the host of its first block, which adds the bias,
-      applies the operations behind it and holds all channels. A device adds up its own blocks
-      first, so that no device sends two sums of one layer (ours).
-    - The owner of a row makes all stem channels and needs all channels of the last body layer.
+    - Each block of a layer that travels is sent once to each other device that hosts a slice which
+      needs some of it, and only the channels that are needed there.
+    - The owner of a row makes all stem channels, and needs all channels that the tail works on.
+    - Where the weights of a block are spread by their columns, each host sends a partial sum to the
+      block's reducer, and gets the gradient of the sum back.
 
     Nothing goes from a party to itself.
 
     Args:
         layers: in order of the forward pass.
-        slices: blocks in order; their order inside a layer decides who reduces.
+        slices: tiles in order; the first tile of a block belongs to its reducer.
     """
 
     def __init__(self, layers: Sequence[Layer], slices: Sequence[Slice]) -> None:
-        self.layers = tuple(layers)
-        stem = [layer for layer in self.layers if layer.place == "stem"]
-        body = [layer for layer in self.layers if layer.place == "body"]
-        tail = [layer for layer in self.layers if layer.place == "tail"]
-        self.travelling = (stem[-1], *body)
-        self._slices = {layer.name: [s for s in slices if s.layer == layer.name] for layer in body}
-        following = (*body, *tail)
-        self._next = {
-            layer.name: after for layer, after in zip(self.travelling, following, strict=True)
+        self.layers = {layer.name: layer for layer in layers}
+        self._slices: dict[str, list[Slice]] = {name: [] for name in self.layers}
+        needed: dict[str, dict[Party, set[int] | None]] = {name: {} for name in self.layers}
+        for piece in slices:
+            self._slices[piece.layer].append(piece)
+            for need in piece.needs:
+                mine = needed[need.layer]
+                known = mine.get(piece.party, set())
+                both = known is not None and need.units is not None
+                mine[piece.party] = {*known, *need.units} if both else None  # type: ignore[misc]
+        self._consumers = {
+            name: tuple(
+                Part(party, None if units is None else tuple(sorted(units)))
+                for party, units in found.items()
+            )
+            for name, found in needed.items()
         }
-        self._links = {layer.name: self._link(layer) for layer in self.travelling}
+        for layer in layers:
+            if layer.place == "tail":
+                for name in layer.inputs:
+                    if self.layers[name].place == "body":
+                        self._consumers[name] += (Part(OWNER, None),)
+
+    @property
+    def travelling(self) -> tuple[Layer, ...]:
+        """Layers of which channels are sent, in order of the forward pass."""
+        return tuple(layer for name, layer in self.layers.items() if self._consumers[name])
 
     def slices(self, layer: str) -> list[Slice]:
-        """Blocks of a body layer."""
+        """Tiles of a body layer."""
         return self._slices[layer]
 
-    def tiled(self, layer: str) -> str | None:
-        """``output`` or ``input`` for a body layer, None for stem and tail."""
-        blocks = self._slices.get(layer)
-        return blocks[0].side if blocks else None
-
-    def following(self, layer: str) -> Layer:
-        """The layer that a travelling one feeds."""
-        return self._next[layer]
-
-    def hosts(self, layer: str) -> tuple[Party, ...]:
-        """Hosts of a body layer, each once, by their first block."""
-        return tuple(dict.fromkeys(piece.party for piece in self._slices[layer]))
-
-    def reducer(self, layer: str) -> Party:
-        """Who adds up the partial sums of a layer cut along its input."""
-        return self._slices[layer][0].party
-
     def consumers(self, layer: str) -> tuple[Part, ...]:
-        """Who needs which channels of a travelling layer, each party once."""
-        after = self._next[layer]
-        source = next(each for each in self.travelling if each.name == layer)
-        everything = tuple(range(source.channels))
-        if after.place == "tail":
-            return (Part(OWNER, everything),)
-        if self.tiled(after.name) == "output":
-            return tuple(Part(host, everything) for host in self.hosts(after.name))
-        width = columns_per_channel(source, after)
-        found: dict[Party, set[int]] = {}
-        for piece in self._slices[after.name]:
-            found.setdefault(piece.party, set()).update(unit // width for unit in piece.units)
-        return tuple(Part(host, tuple(sorted(units))) for host, units in found.items())
+        """Who needs which channels of a layer, each party once."""
+        return self._consumers[layer]
 
-    def producers(self, layer: str) -> tuple[Part, ...]:
-        """Who makes which channels of a travelling layer, block by block."""
-        source = next(each for each in self.travelling if each.name == layer)
-        everything = tuple(range(source.channels))
-        if source.place == "stem":
-            return (Part(OWNER, everything),)
-        if self.tiled(layer) == "input":
-            return (Part(self.reducer(layer), everything),)
-        return tuple(Part(piece.party, piece.units) for piece in self._slices[layer])
+    def makers(self, layer: str) -> tuple[Part, ...]:
+        """Who makes which channels of a layer, block by block."""
+        if self.layers[layer].place == "stem":
+            return (Part(OWNER, None),)
+        return tuple(Part(s.party, s.units) for s in self._slices[layer] if s.reduces)
 
-    def links(self, layer: str) -> tuple[Link, ...]:
-        """Links of a travelling layer, in the direction of the forward pass."""
-        return self._links[layer]
+    def links(self, layer: str, receiver: Party | None = None) -> Iterator[Link]:
+        """Links of a layer, in the direction of the forward pass; of one receiver where one is named."""
+        makers = self.makers(layer)
+        for need in self._consumers[layer]:
+            if receiver not in (None, need.party):
+                continue
+            wanted = None if need.units is None else set(need.units)
+            for made in makers:
+                units = _common(made.units, need.units, wanted)
+                if units != () and made.party != need.party:
+                    yield Link(made.party, need.party, units)
 
-    def _link(self, layer: Layer) -> tuple[Link, ...]:
-        found = []
-        for made in self.producers(layer.name):
-            for need in self.consumers(layer.name):
-                wanted = set(need.units)
-                units = tuple(unit for unit in made.units if unit in wanted)
-                if units and made.party != need.party:
-                    found.append(Link(made.party, need.party, units))
-        return tuple(found)
+    def sums(self, layer: str) -> tuple[Sum, ...]:
+        """Blocks of a layer that more than one device adds up."""
+        blocks: dict[tuple[int, ...], dict[Party, None]] = {}
+        for piece in self._slices[layer]:
+            blocks.setdefault(piece.units, {})[piece.party] = None
+        return tuple(
+            Sum(units, *_first(list(parties)))
+            for units, parties in blocks.items()
+            if len(parties) > 1
+        )
 
 
-def columns_per_channel(source: Layer, after: Layer) -> int:
-    """Columns of the next layer's weight that one channel feeds: several, behind a flatten."""
-    return prod(source.shape[1:]) if len(after.shape) == 1 and after.place != "stem" else 1
+def _first(parties: list[Party]) -> tuple[Party, tuple[Party, ...]]:
+    return parties[0], tuple(parties[1:])
+
+
+def _common(
+    made: tuple[int, ...] | None, need: tuple[int, ...] | None, wanted: set[int] | None
+) -> tuple[int, ...] | None:
+    """Channels in both; None = all."""
+    if made is None:
+        return need
+    if wanted is None:
+        return made
+    return tuple(unit for unit in made if unit in wanted)

@@ -2,84 +2,216 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn import grad
 
+from privbench.contract import Slice
 from privbench.slicenet.graph import Stage
+from privbench.slicenet.noise import Noise
+
+_CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+_CONVOLVE_BACK = {3: grad.conv1d_input, 4: grad.conv2d_input, 5: grad.conv3d_input}
 
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """A stage that has run forward; its graph begins at ``entry``.
+    """A stage that has run forward; its autograd graph begins at ``entries``.
 
     Args:
-        entry: what travelled in.
-        opened: behind the stage's opening.
-        mapped: the layer's own output.
+        entries: what travelled in, by the layer that it came from.
+        opened: operands, with all channels in place.
+        mapped: the core's own output.
         out: behind the closing; what travels on.
     """
 
     stage: Stage
-    entry: Float[Tensor, "n ..."]
-    opened: Float[Tensor, "n ..."]
+    entries: Mapping[str, Float[Tensor, "n ..."]]
+    opened: tuple[Float[Tensor, "n ..."], ...]
     mapped: Float[Tensor, "n ..."]
     out: Float[Tensor, "n ..."]
 
-    def map_gradient(self, gradient: Tensor) -> Tensor:
-        """From the gradient of ``out`` to that of ``mapped``."""
-        return torch.autograd.grad(self.out, self.mapped, gradient, retain_graph=True)[0]
+    def backward(self, gradient: Tensor) -> Back:
+        """From the gradient of ``out`` to all others, in one go."""
+        entries = {name: e for name, e in self.entries.items() if e.requires_grad}
+        tensors = {n: t for n, t in self.stage.tensors.items() if t.requires_grad}
+        inner = [self.mapped] if self.mapped.requires_grad else []
+        found = _gradients(self.out, [*inner, *entries.values(), *tensors.values()], gradient)
+        delta = found[0] if inner else None
+        rest = found[len(inner) :]
+        return Back(
+            delta=gradient if delta is None else delta,
+            flows=dict(zip(entries, rest[: len(entries)], strict=True)),
+            tensors=dict(zip(tensors, rest[len(entries) :], strict=True)),
+        )
 
-    def entry_gradient(self, delta: Tensor, units: Sequence[int]) -> Tensor:
-        """The part of the gradient of ``entry`` that these output channels add."""
-        chosen = list(units)
+    def backward_from(self, back: Back, delta: Tensor) -> Back:
+        """The same with another gradient of ``mapped``: what others were told may have changed."""
+        entries = {name: e for name, e in self.entries.items() if e.requires_grad}
+        core = {n: t for n, t in self.stage.tensors.items() if t.requires_grad and n in self._core}
+        found = _gradients(self.mapped, [*entries.values(), *core.values()], delta)
+        flows = dict(zip(entries, found[: len(entries)], strict=True))
+        tensors = {**back.tensors, **dict(zip(core, found[len(entries) :], strict=True))}
+        return Back(delta, flows, tensors)
+
+    @property
+    def _core(self) -> set[str]:
+        """Names of the layer's own tensors."""
         module = self.stage.module
-        if isinstance(module, nn.Linear) and self.opened is self.entry:
-            return delta[:, chosen] @ module.weight.detach()[chosen]
-        kept = torch.zeros_like(delta)
-        kept[:, chosen] = delta[:, chosen]
-        return torch.autograd.grad(self.mapped, self.entry, kept, retain_graph=True)[0]
+        own = [id(p) for p in module.parameters()] if module is not None else []
+        return {name for name, tensor in self.stage.tensors.items() if id(tensor) in own}
 
-    def all_gradients(self, delta: Tensor) -> tuple[Tensor | None, tuple[Tensor, ...]]:
-        """The gradients of ``entry`` (None where it needs none) and of the layer's parameters."""
-        entries = [self.entry] if self.entry.requires_grad else []
-        parameters = list(self.stage.module.parameters())
-        found = torch.autograd.grad(self.mapped, [*entries, *parameters], delta, retain_graph=True)
-        return (found[0] if entries else None), tuple(found[len(entries) :])
+    def part(self, source: str, pieces: Sequence[Slice], back: Back) -> Tensor:
+        """What these tiles of the stage add to the gradient of one source, ``(n, channels, ...)``.
+
+        Channels that no tile works on hold values of no meaning.
+        """
+        flow = back.flows[source]
+        if len({(p.units, p.columns) for p in pieces}) == 0 or self._covered(source, pieces):
+            return flow
+        if self.stage.sort == "join":
+            kept = torch.zeros_like(back.delta)
+            for piece in pieces:
+                kept[:, list(piece.units)] = back.delta[:, list(piece.units)]
+            (found,) = _gradients(self.mapped, [self.entries[source]], kept)
+            return found
+        return self._layer_part(source, pieces, back.delta)
+
+    def _covered(self, source: str, pieces: Sequence[Slice]) -> bool:
+        """Do the tiles have all that depends on the channels that they work on?"""
+        if any(piece.whole for piece in pieces):
+            return True
+        if self.stage.sort == "join":
+            strands = [s.source for operand in self.stage.operands for s in operand.strands]
+            return strands.count(source) == 1
+        each = self.stage.layer.channels // self.stage.groups
+        return all(piece.columns is not None and len(piece.units) == each for piece in pieces)
+
+    def _layer_part(self, source: str, pieces: Sequence[Slice], delta: Tensor) -> Tensor:
+        """By the transposed layer, for the rows and columns of the weight that the tiles hold."""
+        (opened,) = self.opened
+        gradient = torch.zeros_like(opened)
+        by_columns: dict[tuple[int, ...], list[int]] = {}
+        for piece in pieces:
+            by_columns.setdefault(inputs_of(self.stage, piece), []).extend(piece.units)
+        for inputs, units in by_columns.items():
+            weight, groups = _weight(self.stage, sorted(units), inputs)
+            given = delta[:, sorted(units)]
+            add = _transposed(self.stage, opened[:, list(inputs)].shape, weight, given, groups)
+            gradient[:, list(inputs)] += add
+        entry = self.entries[source]
+        if opened is entry:
+            return gradient
+        (found,) = _gradients(opened, [entry], gradient)
+        return found
 
 
-def forward(stage: Stage, value: Tensor) -> Pass:
-    """Run a stage on a detached value."""
-    opened = stage.opening(value)
-    mapped = stage.module(opened)
-    return Pass(stage, value, opened, mapped, stage.closing(mapped))
+@dataclass(frozen=True, eq=False)
+class Back:
+    """Gradients of one stage.
+
+    Args:
+        delta: of ``mapped``.
+        flows: of what travelled in, by the layer that it came from.
+        tensors: of its trained tensors.
+    """
+
+    delta: Tensor
+    flows: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor]
 
 
-def replaced(done: Pass, mapped: Tensor) -> Pass:
+def forward(stage: Stage, values: Mapping[str, Tensor], noise: Noise | None = None) -> Pass:
+    """Run a stage on detached values that ask for gradients."""
+    sources = [source for operand in stage.operands for source in operand.sources]
+    entries = {source: values[source] for source in sources if source}
+    opened = tuple(operand(values, noise) for operand in stage.operands)
+    mapped = stage.core(*opened, noise=noise)
+    return Pass(stage, entries, opened, mapped, stage.closing(mapped, noise))
+
+
+def replaced(done: Pass, mapped: Tensor, noise: Noise | None = None) -> Pass:
     """The same pass with another map in place of its own; gradients flow as before."""
     shifted = done.mapped + (mapped.to(done.mapped) - done.mapped).detach()
-    return Pass(done.stage, done.entry, done.opened, shifted, done.stage.closing(shifted))
+    return Pass(done.stage, done.entries, done.opened, shifted, done.stage.closing(shifted, noise))
 
 
-def partial_sum(stage: Stage, opened: Tensor, columns: Sequence[int]) -> Tensor:
-    """What some input channels add to a layer's map, without bias; detached."""
-    module: Any = stage.module
-    chosen = list(columns)
+def partial_sum(done: Pass, pieces: Sequence[Slice]) -> Tensor:
+    """What tiles of one block add to its map, without bias, ``(n, units, ...)``; detached."""
+    (opened,) = done.opened
+    total: Tensor | None = None
     with torch.no_grad():
-        weight = module.weight[:, chosen]
-        if isinstance(module, nn.Linear):
-            return F.linear(opened[:, chosen], weight)
-        out: Tensor = module._conv_forward(opened[:, chosen], weight, None)
-        return out
+        for piece in pieces:
+            inputs = inputs_of(done.stage, piece)
+            weight, groups = _weight(done.stage, piece.units, inputs)
+            part = _applied(done.stage, opened[:, list(inputs)], weight, groups)
+            total = part if total is None else total + part
+    return cast(Tensor, total)
 
 
-def of_rows(gradient: Tensor, rows: Int64[Tensor, " k"]) -> Tensor:
-    """The same gradient with that of all other rows left out."""
-    kept = torch.zeros_like(gradient)
-    kept[rows] = gradient[rows]
-    return kept
+def inputs_of(stage: Stage, piece: Slice) -> tuple[int, ...]:
+    """Indices of the operand's second axis on which a tile of a layer works."""
+    each, width = stage.layer.channels // stage.groups, stage.weight.shape[1]
+    first, last = piece.units[0] // each, piece.units[-1] // each
+    if piece.columns is None:
+        return tuple(range(first * width, (last + 1) * width))
+    return tuple(first * width + column for column in piece.columns)
+
+
+def _weight(stage: Stage, units: Sequence[int], inputs: Sequence[int]) -> tuple[Tensor, int]:
+    """The part of the weight, and the groups of a convolution with it."""
+    width = stage.weight.shape[1]
+    rows = stage.weight.detach()[list(units)]
+    if len(inputs) >= width:
+        return rows, len(inputs) // width
+    first = inputs[0] // width * width
+    return rows[:, [index - first for index in inputs]], 1
+
+
+def _applied(stage: Stage, value: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """The layer's map from a part of its weight, without bias."""
+    module: Any = stage.module
+    if isinstance(module, nn.Linear):
+        return F.linear(value, weight)
+    padding = module.padding
+    if module.padding_mode != "zeros":
+        value = F.pad(value, module._reversed_padding_repeated_twice, mode=module.padding_mode)
+        padding = 0
+    convolve = _CONVOLVE[weight.ndim]
+    out: Tensor = convolve(value, weight, None, module.stride, padding, module.dilation, groups)
+    return out
+
+
+def _transposed(
+    stage: Stage, size: torch.Size, weight: Tensor, delta: Tensor, groups: int
+) -> Tensor:
+    """The gradient of the layer's input from that of its map."""
+    module: Any = stage.module
+    if isinstance(module, nn.Linear):
+        return delta @ weight
+    if module.padding_mode != "zeros" or isinstance(module.padding, str):
+        value = torch.zeros(size, dtype=delta.dtype, device=delta.device, requires_grad=True)
+        with torch.enable_grad():
+            mapped = _applied(stage, value, weight, groups)
+        return torch.autograd.grad(mapped, value, delta)[0]
+    back = _CONVOLVE_BACK[weight.ndim]
+    out: Tensor = back(
+        size, weight, delta.contiguous(), module.stride, module.padding, module.dilation, groups
+    )
+    return out
+
+
+def _gradients(out: Tensor, wanted: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor, ...]:
+    if not wanted:
+        return ()
+    found = torch.autograd.grad(out, wanted, gradient, retain_graph=True, allow_unused=True)
+    return tuple(
+        torch.zeros_like(asked) if each is None else each
+        for each, asked in zip(found, wanted, strict=True)
+    )

@@ -11,7 +11,11 @@ from torch import Tensor
 
 from privbench.contract import HEADER_BYTES, Message, Party, Seat, Topology
 from privbench.slicenet.links import OWNER, Link, Links
+from privbench.slicenet.tally import Tally
 from privbench.wire.router import EVERYONE, Router
+
+CO_HOSTS = "*sum"
+"""Receiver of a gradient that a reducer sends to those who added to its block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,17 +35,16 @@ class _Route:
 class CrowdRouter(Router):
     """Cuts what the simulated crowd sends whole.
 
-    Whole messages have ``EVERYONE`` as receiver:
+    Whole messages have a starred receiver:
 
-    - ``activation`` of a layer (sender ``EVERYONE``): each link carries its channels, once for each
-      receiving device; a link from or to owners carries each owner's rows.
-    - ``gradient`` of what travels, from ``EVERYONE`` where consumers need disjoint channels (tail,
-      input tiling): back along the same links.
-    - ``gradient`` from one consuming device, under output tiling: its own consumers' part of the sum,
-      to each producer of the layer.
-    - ``gradient`` from the reducer, under input tiling: with respect to the layer's own map (before
-      the operations behind it), to the other hosts of the layer.
-    - ``stem_weights``, ``tail_weights`` from the coordinator: to each owner of the batch.
+    - ``activation`` of a layer, from and to ``EVERYONE``: each link carries its channels, once for
+      each receiving device; a link from or to owners carries each owner's rows.
+    - ``gradient`` of a layer's channels, from one device, or from ``OWNER`` for the tails of all
+      owners, to ``EVERYONE``: its own consumers' part of the sum, to each maker of these channels.
+    - ``gradient`` of a block's sum, from its reducer to ``CO_HOSTS``: with respect to the map
+      (before the operations behind it), to the other hosts of the block.
+    - ``stem_weights``, ``tail_weights`` from the coordinator to ``EVERYONE``: to each owner of the
+      batch.
 
     All else goes from one party to another as it is.
     """
@@ -49,8 +52,19 @@ class CrowdRouter(Router):
     def __init__(self, topology: Topology) -> None:
         self._names = topology.owners
         self._links = Links(topology.layers, topology.slices)
+        self.tally = Tally(self._links)
         self._owners: Int64[Tensor, " rows"] | None = None
         self._groups: dict[Party, tuple[Int64[Tensor, " n"], int]] = {}
+
+    @property
+    def rows(self) -> dict[Party, int]:
+        """Rows of each owner of this step's batch."""
+        return {owner: count for owner, (_, count) in self._groups.items()}
+
+    def groups(self) -> Iterator[tuple[Party, Int64[Tensor, " n"]]]:
+        """Each owner of this step's batch, with its rows."""
+        for owner, (rows, _) in self._groups.items():
+            yield owner, rows
 
     def begin(self, step: int, owners: Int64[Tensor, " rows"]) -> None:
         """Who owns each row of this step's batch."""
@@ -62,13 +76,14 @@ class CrowdRouter(Router):
         """The messages that a seat sees of this one."""
         self._group(owners)
         kept: dict[tuple[int, tuple[int, ...] | None], Tensor] = {}
+        places = {unit: place for place, unit in enumerate(message.units or ())}
         for route in self._routes(message):
             if not seat.sees(route.sender, route.receiver):
                 continue
             rows = message.rows if route.rows is None else route.rows
             key = (id(route.rows), route.units)  # the groups keep their tensors alive
             if key not in kept:
-                kept[key] = _part(message, route)
+                kept[key] = _part(message, route, places)
             yield replace(
                 message,
                 sender=route.sender,
@@ -80,7 +95,10 @@ class CrowdRouter(Router):
 
     def nbytes(self, message: Message) -> int:
         """Bytes of all of them on the wire, headers included."""
-        whole, batch = message.payload.numel() * message.payload.element_size(), len(message.rows)
+        element = message.payload.element_size()
+        if message.kind == "activation" and message.receiver == EVERYONE:
+            return self.tally.layer(message.layer, self.rows, element)
+        whole, batch = message.payload.numel() * element, len(message.rows)
         total = 0
         for route in self._routes(message):
             part = whole
@@ -96,26 +114,31 @@ class CrowdRouter(Router):
         if owners is self._owners:
             return
         self._owners = owners
-        groups = {k: (owners == k).nonzero().flatten() for k in torch.unique(owners).tolist()}
-        self._groups = {self._names[k]: (rows, len(rows)) for k, rows in groups.items()}
+        order = torch.argsort(owners, stable=True)
+        present, counts = torch.unique_consecutive(owners[order], return_counts=True)
+        groups = order.split(counts.tolist())
+        self._groups = {
+            self._names[k]: (rows, len(rows))
+            for k, rows in zip(present.tolist(), groups, strict=True)
+        }
 
     def _routes(self, message: Message) -> Iterator[_Route]:
-        if message.receiver != EVERYONE:
+        if not message.receiver.startswith("*"):
             yield _Route(message.sender, message.receiver, None, None)
         elif message.kind in ("stem_weights", "tail_weights"):
             for owner in self._groups:
                 yield _Route(message.sender, owner, None, None)
+        elif message.receiver == CO_HOSTS:
+            for each in self._links.sums(message.layer):
+                if each.units == message.units and each.reducer == message.sender:
+                    for host in each.others:
+                        yield _Route(message.sender, host, None, None)
         elif message.kind == "activation":
             for link in self._links.links(message.layer):
                 yield from self._along(link.sender, link.receiver, link)
-        elif message.sender != EVERYONE and self._links.tiled(message.layer) == "input":
-            for host in self._links.hosts(message.layer):
-                if host != message.sender:
-                    yield _Route(message.sender, host, None, None)
         else:
-            for link in self._links.links(message.layer):
-                if message.sender in (EVERYONE, link.receiver):
-                    yield from self._along(link.receiver, link.sender, link)
+            for link in self._links.links(message.layer, message.sender):
+                yield from self._along(link.receiver, link.sender, link)
 
     def _along(self, sender: Party, receiver: Party, link: Link) -> Iterator[_Route]:
         """One direction of a link: one message, or one for each owner at its open end."""
@@ -129,10 +152,10 @@ class CrowdRouter(Router):
                 yield _Route(start, end, link.units, rows, count)
 
 
-def _part(message: Message, route: _Route) -> Tensor:
+def _part(message: Message, route: _Route, places: dict[int, int]) -> Tensor:
     payload = message.payload
     if route.rows is not None and len(route.rows) < len(payload):
         payload = payload[route.rows.to(payload.device)]
     if route.units is not None and len(route.units) < payload.shape[1]:
-        payload = payload[:, list(route.units)]
+        payload = payload[:, [places[unit] for unit in route.units]]
     return payload

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 
-from privbench.contract import Layer, Topology, Weights
+from privbench.contract import Layer, Topology, Weights, traced
 from privbench.errors import NotApplicable
 from privbench.toolkit.sets import Many, over_sets
 
@@ -129,21 +129,17 @@ class Prefixes:
         for held in self._held[name][step]:
             if held.units is None:
                 return held.tensors[name]
-            if len(held.units) == len(held.tensors[name]) and not self._by_input(held.layer):
+            if len(held.units) == len(held.tensors[name]) and held.columns is None:
                 pieces.update(zip(held.units, held.tensors[name], strict=True))
         layer = next((each for each in self._topology.layers if name in each.parameters), None)
         if layer is None or set(pieces) != set(range(layer.channels)):
             return None
         return torch.stack([pieces[unit] for unit in range(layer.channels)])
 
-    def _by_input(self, layer: str) -> bool:
-        """Are a layer's slices blocks of input channels? Then no set of them is put together here."""
-        return any(p.layer == layer and p.side == "input" for p in self._topology.slices)
-
     def _module(self, layer: str) -> nn.Module:
         if layer not in self._modules:
-            traced = fx.symbolic_trace(self._topology.net.module())
-            self._modules[layer] = truncated(traced, self._topology.layer(layer).cut)
+            recorded = traced(self._topology.net.module())
+            self._modules[layer] = truncated(recorded, self._topology.layer(layer).cut)
         return self._modules[layer]
 
 
@@ -156,11 +152,11 @@ def prefix(topology: Topology, weights: Sequence[Weights], layer: str, step: int
     return Prefixes(topology, weights).at(layer, step)
 
 
-def truncated(traced: fx.GraphModule, cut: str) -> fx.GraphModule:
+def truncated(recorded: fx.GraphModule, cut: str) -> fx.GraphModule:
     """A traced network that ends at the node ``cut`` and holds only what leads there."""
-    end = next((node for node in traced.graph.nodes if node.name == cut), None)
+    end = next((node for node in recorded.graph.nodes if node.name == cut), None)
     if end is None:
-        names = ", ".join(node.name for node in traced.graph.nodes)
+        names = ", ".join(node.name for node in recorded.graph.nodes)
         raise NotApplicable(f"the network has no node '{cut}'; its nodes are {names}")
     needed, waiting = {end}, [end]
     while waiting:
@@ -170,10 +166,10 @@ def truncated(traced: fx.GraphModule, cut: str) -> fx.GraphModule:
                 waiting.append(before)
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
-    for node in traced.graph.nodes:
+    for node in recorded.graph.nodes:
         if node in needed or node.op == "placeholder":
             copies[node] = graph.node_copy(node, lambda before: copies[before])
     graph.output(copies[end])
-    module = fx.GraphModule(traced, graph)
+    module = fx.GraphModule(recorded, graph)
     module.delete_all_unused_submodules()
     return module.eval()

@@ -11,11 +11,11 @@ from privbench.contract import HEADER_BYTES, MessageDefense, Seat, Spec
 from privbench.regimes.slicenet import SliceNet
 from privbench.regimes.training import train
 from privbench.slicenet.crowd import Uniform
-from privbench.slicenet.graph import trace
 from privbench.slicenet.ledger import loads_of, traffic_of
 from privbench.slicenet.links import OWNER, Links
 from privbench.slicenet.problem import Slicing, volume
 from privbench.slicenet.router import CrowdRouter
+from privbench.slicenet.trace import trace
 from privbench.wire.tap import Capture, Recorder
 from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
@@ -175,11 +175,15 @@ def test_slices_pass_from_the_releaser_and_back_to_it_whole():
     handed_in = [m for m in sent if m.receiver == "releaser"]
     size = sum(t.numel() for t in told.trained.net.weights.values())
     assert sum(m.payload.numel() for m in handed_in) == size
-    for message in handed_in:
-        whole = told.trained.net.weights[message.layer]
-        units = message.units
-        part = whole if units is None else whole[:, list(units)]
-        assert torch.equal(message.payload, part)
+    weights = told.trained.net.weights
+    for piece in told.trained.topology.slices:
+        for name in told.trained.topology.layer(piece.layer).parameters:
+            part = piece.part(weights[name])
+            if part is not None:
+                assert any(
+                    m.sender == piece.party and m.layer == name and torch.equal(m.payload, part)
+                    for m in handed_in
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from privbench.models.mlp import Mlp
 from privbench.regimes.centralized import Centralized
 from privbench.regimes.slicenet import SliceNet
 from privbench.slicenet.crowd import Device, Mixed, Uniform
-from privbench.slicenet.graph import trace
 from privbench.slicenet.problem import Problem, Slicing, check_budgets, volume
 from privbench.slicenet.slicers.base import Slicer
 from privbench.slicenet.slicers.greedy import Greedy
+from privbench.slicenet.trace import trace
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -52,7 +52,7 @@ def test_costs_are_those_of_the_whole_network():
 def test_memory_counts_parameters_and_distinct_inputs_by_hand():
     found = problem()
     outside = 64 * 128 + 128 + 32 * 10 + 10
-    own = 32 * (128 + 10)
+    own = 32 * (128 + 10 + 32)  # of stem and tail, and what reaches the tail
     first = outside * 2 + own + (8 * 128 + 8) * 2 + 32 * (8 + 128)
     assert found.memory(0, [0]) == 4 * first
     two = first + (8 * 128 + 8) * 2 + 32 * 8
@@ -116,7 +116,7 @@ def test_fewer_links_mean_less_volume():
     "settings, words",
     [
         ({"optimizer": "torch.optim.LBFGS"}, "slice by slice"),
-        ({"tiling": "grid"}, "output or input"),
+        ({"tiling": "diagonal"}, "output, input, grid"),
         ({"granularity": 0}, "at least 1"),
         ({"stem": 3}, "needs at least 5"),
         ({"lr": -1.0}, "regime.lr"),

@@ -65,19 +65,28 @@ class Twin:
         first = not any(other.of(piece.layer) for other in self.devices.values())
         device.blocks.append(piece)
         weight, bias = state[f"{piece.layer}.weight"], state[f"{piece.layer}.bias"]
-        held = weight[units] if piece.side == "output" else weight[:, units]
+        held = weight[units] if self.side == "output" else weight[:, self.columns(piece)]
         device.hold((piece, "weight"), held)
-        self._slice(piece.party, f"{piece.layer}.weight", piece.units, held, True)
-        if piece.side == "output":
+        named = None if piece.whole else piece.units
+        self._slice(piece.party, f"{piece.layer}.weight", named, held, True)
+        if self.side == "output":
             device.hold((piece, "bias"), bias[units])
-            self._slice(piece.party, f"{piece.layer}.bias", piece.units, bias[units], True)
+            self._slice(piece.party, f"{piece.layer}.bias", named, bias[units], True)
         elif first:
             device.hold((piece, "bias"), bias)
-            self._slice(piece.party, f"{piece.layer}.bias", None, bias, True)
+            self._slice(piece.party, f"{piece.layer}.bias", named, bias, True)
 
     @property
     def side(self):
-        return self.topology.slices[0].side
+        cut = any(piece.columns is not None for piece in self.topology.slices)
+        return "input" if cut else "output"
+
+    def columns(self, piece):
+        """Columns of the weight that a tile holds."""
+        if piece.columns is not None:
+            return list(piece.columns)
+        before = self.names[self.names.index(piece.layer) - 1]
+        return list(range(self.channels[before] * self.width(piece.layer, before)))
 
     def hosts(self, layer):
         return list(dict.fromkeys(s.party for s in self.topology.slices if s.layer == layer))
@@ -89,7 +98,7 @@ class Twin:
         """Channels of ``before`` that a host of ``layer`` needs."""
         if self.side == "output":
             return list(range(self.channels[before]))
-        columns = sorted(u for b in self.devices[party].of(layer) for u in b.units)
+        columns = sorted(u for b in self.devices[party].of(layer) for u in self.columns(b))
         width = self.width(layer, before)
         return sorted({column // width for column in columns})
 
@@ -195,7 +204,7 @@ class Twin:
         for block in device.of(layer):
             weight = device.tensors[(block, "weight")]
             flat = x if weight.ndim == 4 else x.flatten(1)
-            yield weight, flat[:, list(block.units)]
+            yield weight, flat[:, self.columns(block)]
 
     def _input_forward(self, layer, before):
         reducer = self.blocks(layer)[0].party
@@ -338,13 +347,11 @@ class Twin:
             parts = []
             for block in self.blocks(layer):
                 held = self.devices[block.party].tensors
-                self._slice(
-                    block.party, f"{layer}.weight", block.units, held[(block, "weight")], False
-                )
+                named = None if block.whole else block.units
+                self._slice(block.party, f"{layer}.weight", named, held[(block, "weight")], False)
                 parts.append((block, held[(block, "weight")].detach()))
                 if (block, "bias") in held:
-                    units = block.units if block.side == "output" else None
-                    self._slice(block.party, f"{layer}.bias", units, held[(block, "bias")], False)
+                    self._slice(block.party, f"{layer}.bias", named, held[(block, "bias")], False)
             axis = 0 if self.side == "output" else 1
             state[f"{layer}.weight"] = torch.cat([weight for _, weight in parts], dim=axis)
             biases = [
