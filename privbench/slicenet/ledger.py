@@ -120,8 +120,9 @@ def traffic_of(problem: Problem, slicing: Slicing) -> tuple[Traffic, ...]:
                     found[min(host, device), max(host, device)] += count
     if pooled:
         _fold(found)
+    names = {OWNERS: "owners", HOSTS: "hosts", **dict(enumerate(problem.parties))}
     return tuple(
-        Traffic(_name(problem, one), _name(problem, other), float(2 * count * problem.element))
+        Traffic(names[one], names[other], float(2 * count * problem.element))
         for (one, other), count in sorted(found.items())
         if count
     )
@@ -129,10 +130,6 @@ def traffic_of(problem: Problem, slicing: Slicing) -> tuple[Traffic, ...]:
 
 Links = defaultdict[tuple[int, int], Fraction | int]
 """Numbers a sample between two ends, forward only."""
-
-
-def _name(problem: Problem, end: int) -> Party:
-    return {OWNERS: "owners", HOSTS: "hosts"}.get(end) or problem.parties[end]
 
 
 def _made(slicing: Slicing, flow: Flow) -> dict[int, int]:

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from fractions import Fraction
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,3 +247,11 @@ def test_bills_that_cannot_be_are_refused():
         split_bill(WORK, STEM, [PLAIN], [0], cut=1, batch=1)
     with pytest.raises(UsageError, match=r"steps=0; expected at least 1"):
         centralized_bill(WORK, [PLAIN], [1], sample=1.0, batch=1, steps=0)
+
+
+def test_the_example_of_the_page_runs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "crowds.md").read_text(encoding="utf-8")
+    exec(page.split("```python\n")[1].split("```")[0], {})  # noqa: S102
+    seconds, nbytes, memory = map(float, capsys.readouterr().out.split())
+    assert nbytes == 2 * 10 * 4e7 and memory == 4 * (2e7 + 10 * 2e5) + 4e7
+    assert seconds > 50 * 1e9 / 5.6e9 + 4e7 / 0.75e6  # the slowest client's own work
