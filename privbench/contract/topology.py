@@ -118,6 +118,7 @@ class Topology:
         defenses: message defenses in force, in order; an adaptive attacker knows them.
         loads: what each device spends, where devices have budgets.
         traffic: what crosses between each two devices, where a crowd trains.
+        replicas: devices of each replica of the network, disjoint; empty where there is one alone.
     """
 
     regime: str
@@ -132,6 +133,11 @@ class Topology:
     defenses: tuple[Spec, ...] = ()
     loads: tuple[Load, ...] = ()
     traffic: tuple[Traffic, ...] = ()
+    replicas: tuple[tuple[Party, ...], ...] = ()
+
+    def replica(self, party: Party) -> int:
+        """Number of the replica that a party belongs to; 0 for one that belongs to none."""
+        return next((n for n, group in enumerate(self.replicas) if party in group), 0)
 
     def layer(self, name: str) -> Layer:
         """The layer of that name."""

@@ -83,18 +83,27 @@ class Simulated:
             owners: number of each row's owner, on the CPU.
         """
         self._begin(number, owners)
+        self._differentiate(number, batch)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if number == self._topology.steps - 1:
+            self._move_slices(to_hosts=False)
+
+    def _differentiate(self, number: int, batch: Samples) -> None:
+        """Forward and backward pass: leaves gradients in the module, and tells the wire."""
         with seeded(self._noise.seed + number, batch.x.device):
             if any(self._wire.wants(number, kind) for kind in _WATCHED):
                 self._watched(batch)
             else:
                 with self._noise.at():
-                    loss = self._loss(self._module(batch.x), batch.y)
+                    loss = self._mean(self._module(batch.x), batch.y)
                 loss.backward()
                 self._count_unseen(batch.x.element_size())
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        if number == self._topology.steps - 1:
-            self._move_slices(to_hosts=False)
+
+    def _mean(self, logits: Tensor, labels: Tensor | None) -> Tensor:
+        """The step's loss; a replica, which has some rows of the batch alone, takes its part of it."""
+        loss: Tensor = self._loss(logits, labels)
+        return loss
 
     def _begin(self, number: int, owners: Int64[Tensor, " rows"]) -> None:
         self._step, self._rows = number, torch.arange(len(owners))
@@ -128,7 +137,7 @@ class Simulated:
         done, values = self._forward(batch.x)
         ends = [values[name] for name in self._graph.result.sources]
         logits = self._graph.result(values)
-        loss = self._loss(logits, batch.y)
+        loss = self._mean(logits, batch.y)
         slopes = torch.autograd.grad(loss, ends)
         self._backward(done, values, dict(zip(self._graph.result.sources, slopes, strict=True)))
 
@@ -324,10 +333,10 @@ class Simulated:
             each = _size(parameter) + HEADER_BYTES
             self._wire.count(kind, each * len(self._router.rows))
 
-    def _move_slices(self, to_hosts: bool) -> None:
+    def _move_slices(self, to_hosts: bool, owned: bool = True) -> None:
         """Slices (and stem and tail, with the coordinator) from the releaser, or to it."""
         moved: list[tuple[Party, str, tuple[int, ...] | None, Tensor]] = []
-        for place in ("stem", "tail"):
+        for place in ("stem", "tail") if owned else ():
             for name, tensor in self._owned[place].items():
                 moved.append((COORDINATOR, name, None, tensor.detach()))
         tensors = {stage.layer.name: stage.tensors for stage in self._stages}
