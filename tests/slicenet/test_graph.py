@@ -1,13 +1,14 @@
-"""Networks as chains."""
+"""Networks as graphs of stages."""
 
 import pytest
 import torch
 from crowds import Deals
-from nets import Chain
+from nets import Chain, Dense, Mobile, Opaque, Residual, Transformer
 from torch import nn
 from torch.nn import functional as F
 
 from privbench.contract import Net, Samples, Spec
+from privbench.errors import UsageError
 from privbench.models.mlp import Mlp
 from privbench.regimes.slicenet import SliceNet
 from privbench.regimes.training import train
@@ -84,3 +85,94 @@ def test_dropout_and_deeper_stems_stay_bit_equal_to_centralized(stem):
     central = train(done.recipe, population.train, torch.Generator().manual_seed(2)).weights
     for name, tensor in central.items():
         assert torch.equal(done.net.weights[name], tensor)
+
+
+@pytest.mark.parametrize("net", [Residual(), Residual(True), Mobile(), Dense(), Opaque()])
+def test_any_network_is_a_graph_of_stages_with_all_its_tensors(net):
+    shape = (1, 4, 4) if isinstance(net, Dense | Opaque) else (1, 8, 8)
+    graph = trace(net.eval(), shape)
+    x = torch.rand(5, *shape)
+    assert torch.equal(graph(x), net(x))
+    names = [name for stage in graph.stages for name in stage.tensors]
+    assert sorted(names) == sorted(net.state_dict())
+    live = net.state_dict(keep_vars=True)
+    assert all(t is live[name] for stage in graph.stages for name, t in stage.tensors.items())
+
+
+def test_what_cannot_be_split_is_one_stage():
+    stages = {stage.layer.name: stage for stage in trace(Transformer(), (1, 8, 8)).stages}
+    assert [stage.sort for stage in stages.values()] == ["whole"] * 4 + ["layer"]
+    assert stages["embed"].layer.place == "stem"
+    attention = stages["blocks.0"]
+    assert attention.border == attention.layer.channels == 4
+    # torch's counter: attention's projections, scores and sums; the perceptron
+    assert attention.flops == 2 * (4 * 6 * 6 * 4 + 2 * 4 * 4 * 6 + 2 * 4 * 6 * 12)
+    opaque = [stage for stage in trace(Opaque(), (1, 4, 4)).stages if stage.sort == "whole"]
+    assert [set(stage.tensors) for stage in opaque] == [
+        {"gated.inner.weight", "gated.inner.bias"},
+        {"twice.weight", "twice.bias"},
+        {"shift"},
+    ]
+
+
+def test_joins_concatenations_and_branches():
+    stages = {stage.layer.name: stage for stage in trace(Mobile(), (1, 8, 8)).stages}
+    (operand,) = stages["point"].operands
+    assert [(s.source, s.channels) for s in operand.strands] == [("deep", 6), ("grouped", 8)]
+    assert stages["deep"].layer.cut == "relu"  # batch norm and activation travel with the channels
+    assert stages["hidden"].operands[0].strands[0].width == 4
+    dense = {stage.layer.name: stage.layer for stage in trace(Dense(), (1, 4, 4)).stages}
+    assert dense["d"].inputs == ("mul", "c", "a") and dense["tanh"].inputs == ("a", "b")
+
+
+class Said(nn.Module):
+    """A forward pass that is wrong for a crowd in one way."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+        self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        if self.way == "raw":
+            return self.c(x + self.b(self.a(x)))
+        if self.way == "branch":
+            return self.c(self.b(self.a(x)) if x.sum() > 0 else x)
+        if self.way == "overwritten":
+            x = self.a(x)
+            y = self.b(x.relu_())
+            return self.c(y + x.mul_(2.0))
+        if self.way == "rows":
+            return self.c(self.b(self.a(x)).reshape(1, -1).reshape(-1, 4)[:2])
+        if self.way == "tail":
+            return self.norm(self.c(torch.relu(self.b(self.a(x)))))
+        if self.way == "two":
+            return self.c(self.b(self.a(x))), x
+        return self.c(torch.relu(self.b(self.norm(self.a(x)))))
+
+
+@pytest.mark.parametrize(
+    "way, words",
+    [
+        ("raw", r"'add' works on the samples themselves.*regime\.stem=2"),
+        ("branch", "cannot be traced"),
+        ("overwritten", r"overwrites a value.*write x = x \+ y"),
+        ("rows", "no tensor with a row for each sample"),
+        ("tail", r"batch norm behind 'c', in the tail.*GroupNorm"),
+        ("stem", r"batch norm behind 'a', in the stem.*not be those of the whole batch.*GroupNorm"),
+        ("two", "more than one value"),
+    ],
+)
+def test_what_a_crowd_cannot_train_is_refused_with_what_to_do(way, words):
+    with pytest.raises(UsageError, match=words):
+        trace(Said(way), (4,))
+
+
+def test_too_few_layers_no_stem_and_samples_that_do_not_fit_are_refused():
+    with pytest.raises(UsageError, match=r"at least 3 layers.*this one has 2; choose"):
+        trace(Mlp(widths=(4, 3, 2)), (4,))
+    with pytest.raises(UsageError, match="stem=0"):
+        trace(Mlp(), (1, 8, 8), stem=0)
+    with pytest.raises(UsageError, match=r"does not run on 2 samples of shape \(1, 9, 9\)"):
+        trace(Mlp(), (1, 9, 9))
