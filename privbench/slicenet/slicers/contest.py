@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from privbench.slicenet.problem import Slicing
 from privbench.slicenet.slicers.costs import Costs
 from privbench.slicenet.slicers.refine import Search
-from privbench.slicenet.slicers.repair import check_hope, fixed, refusal, repair
+from privbench.slicenet.slicers.repair import fixed, refusal, repair
 from privbench.slicenet.slicers.seeds import intervals, orders, whole
 
 _SHORT, _LONG = 1500.0, 20_000.0  # work of a heat and of the final, in vertices put in
@@ -23,10 +23,11 @@ def best(costs: Costs, seeds: Sequence[Slicing], effort: float, seed: int) -> Sl
         effort: work, 1 = seconds for some hundred vertices.
         seed: of random choices.
 
+    Call ``check_hope`` before: it costs nothing where there is none.
+
     Raises:
         BudgetError: no seed leads to a slicing within budgets.
     """
-    check_hope(costs)
     heats = [fresh for fresh in _starts(costs, seeds, seed)]
     ready = [search for search in heats if repair(search, effort * _SHORT)]
     if not ready:
@@ -34,12 +35,10 @@ def best(costs: Costs, seeds: Sequence[Slicing], effort: float, seed: int) -> Sl
     if not ready:
         raise refusal(min(heats, key=lambda search: search.missing))
     for search in ready:
-        price = search.account.price
-        search.anneal(effort * _SHORT, 0.0025 * price, 0.0001 * price)
+        search.anneal(effort * _SHORT, 0.1, 0.01)
     ready.sort(key=lambda search: search.account.price)
     for search in ready[:_FINALISTS]:
-        price = search.account.price
-        search.anneal(effort * _LONG / _FINALISTS, 0.01 * price, 0.0001 * price)
+        search.anneal(effort * _LONG / _FINALISTS, 0.3, 0.01)
     return min(ready, key=lambda search: search.account.price).account.slicing()
 
 
@@ -53,7 +52,7 @@ def _starts(costs: Costs, seeds: Sequence[Slicing], seed: int) -> list[Search]:
     for backward in (False, True):
         search = Search(costs, seed)
         pool = whole(costs)
-        search.pool = search.fill(pool, sorted(pool, reverse=backward), None, 0.0)
+        search.pool = search.fill(pool, sorted(pool, reverse=backward))
         search.keep()
         found.append(search)
     for slicing in seeds:

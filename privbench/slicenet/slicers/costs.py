@@ -103,8 +103,8 @@ def costs_of(problem: Problem, guards: tuple[Guard, ...] = ()) -> Costs:
             makes[vertex][number] = makes[vertex].get(number, 0) + count
             exits[vertex] += count * flow.to_owners
     groups: dict[tuple[object, ...], list[int]] = {}
-    for number, vertex in enumerate(problem.vertices):
-        same = (vertex, tuple(needs[number]), tuple(makes[number].items()), exits[number])
+    for number, block in enumerate(problem.vertices):
+        same = (block, tuple(needs[number]), tuple(makes[number].items()), exits[number])
         groups.setdefault(same, []).append(number)
     kinds = tuple(
         _kind(problem, group, needs[group[0]], makes[group[0]], exits[group[0]])
@@ -163,17 +163,19 @@ def _ends(
 
 
 def _left(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Budgets less stem and tail, rounded down where only whole numbers are spent: sums stay exact."""
     compute, memory = [], []
+    whole = all(float(vertex.flops).is_integer() for vertex in problem.vertices)
     for number, device in enumerate(problem.devices):
-        if not device.hosts:
-            compute.append(-1.0)
-            memory.append(-1.0)
-            continue
-        compute.append(device.compute - problem.flops(number, ()))
         rows, held = problem.own_rows[number], 0
         if rows:
             held = problem.owner_parameters * (2 + problem.state) + rows * problem.owner_output
-        memory.append(device.memory - problem.element * held)
+        power = device.compute - rows * problem.owner_flops
+        room = device.memory - problem.element * held
+        compute.append(float(np.floor(power)) if whole else power * (1 - 1e-13))
+        memory.append(float(np.floor(room)))
+        if not device.hosts:
+            compute[-1] = memory[-1] = -1.0
     return np.array(compute, dtype=np.float64), np.array(memory, dtype=np.float64)
 
 

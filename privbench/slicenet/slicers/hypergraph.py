@@ -10,6 +10,7 @@ from privbench.slicenet.slicers.base import Slicer
 from privbench.slicenet.slicers.contest import best
 from privbench.slicenet.slicers.costs import costs_of
 from privbench.slicenet.slicers.kahypar import kahypar_seeds
+from privbench.slicenet.slicers.repair import check_hope
 from privbench.slicenet.slicers.seeds import orders
 
 
@@ -43,6 +44,7 @@ class Hypergraph(Slicer):
     def slice(self, problem: Problem) -> Slicing:
         """See ``Slicer.slice``."""
         costs = costs_of(problem)
+        check_hope(costs)
         seeds = []
         if self.kahypar:
             hosts = kahypar_seeds(costs, orders(costs)[0], self.seed + 1)

@@ -25,12 +25,13 @@ def repair(search: Search, work: float) -> bool:
         has everything a host now?
     """
     order = sorted(search.pool, key=lambda kind: -search.sizes[kind])
-    search.pool = search.fill(search.pool, order, None, 0.0)
+    search.pool = search.fill(search.pool, order)
     search.keep()
     start = search.work
+    search.measure()
     while search.pool and search.work - start < work:
         search.work += 1
-        search.step(search.account.price * 1e-3)
+        search.step(0.1 * search.unit)
     return not search.pool
 
 
@@ -109,13 +110,10 @@ def refusal(search: Search) -> BudgetError:
     for device in np.flatnonzero((costs.compute >= 0) & (costs.memory >= 0)).tolist():
         account.add(kind, device, 1)
         profile = costs.problem.devices[device]
-        for constraint, used, left in (
-            ("compute", account.compute, costs.compute),
-            ("memory", account.memory, costs.memory),
-        ):
+        for constraint, left in (("compute", account.compute), ("memory", account.memory)):
             budget = getattr(profile, constraint)
-            gap = Gap(device, constraint, float(budget - left[device] + used[device]), budget)
-            if used[device] > left[device]:
+            if left[device] < 0:
+                gap = Gap(device, constraint, budget - float(left[device]), budget)
                 found.append((gap.over, device, gap))
         account.drop(kind, device, 1)
     layer = costs.problem.vertices[costs.kinds[kind].vertices[0]].layer

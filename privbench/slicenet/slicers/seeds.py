@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from privbench.slicenet.slicers.costs import Costs
-from privbench.slicenet.slicers.refine import Pool, Search
+from privbench.slicenet.slicers.draft import Draft, Pool
 
 
 def whole(costs: Costs) -> Pool:
@@ -22,7 +22,7 @@ def orders(costs: Costs) -> tuple[np.ndarray, ...]:
     return down, able, down[::-1]
 
 
-def intervals(search: Search, devices: np.ndarray, backward: bool = False) -> Pool:
+def intervals(search: Draft, devices: np.ndarray, backward: bool = False) -> Pool:
     """Consecutive vertices to one device, then to the next; returns what is left over.
 
     Pipeline cuts as in Huang et al., "GPipe", 2019, https://arxiv.org/abs/1811.06965; differs by
@@ -31,10 +31,10 @@ def intervals(search: Search, devices: np.ndarray, backward: bool = False) -> Po
     pool, place = whole(search.costs), 0
     for kind in sorted(pool, reverse=backward):
         while pool[kind] and place < len(devices):
-            one = devices[place : place + 1]
-            fit = min(float(search.account.offers(kind, one).fit[0]), pool[kind])
+            device = int(devices[place])
+            fit = min(float(search.account.offers(kind).fit[device]), pool[kind])
             if fit >= 1:
-                search.put(kind, int(one[0]), int(fit))
+                search.put(kind, device, int(fit))
                 pool[kind] -= int(fit)
             if pool[kind]:
                 place += 1

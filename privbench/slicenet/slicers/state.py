@@ -43,22 +43,30 @@ class Account:
     def __init__(self, costs: Costs) -> None:
         self.costs = costs
         flows, devices = len(costs.numbers), costs.devices
-        self.targets = np.zeros((flows, devices), dtype=np.int32)  # vertices that need the flow
-        self.rest = np.repeat(costs.numbers[:, None], devices, axis=1)  # made elsewhere
-        self.compute = np.zeros(devices)  # FLOP a step of the slices
-        self.memory = np.zeros(devices)  # bytes of the slices, received inputs included
-        self.seen = np.zeros((len(costs.guards), devices))
+        self.here = np.zeros((flows, devices), dtype=bool)  # does a target of the flow live there?
+        self.need = np.repeat(
+            costs.numbers[:, None], devices, axis=1
+        )  # what its first would receive
+        self.compute = costs.compute.copy()  # FLOP a step left
+        self.memory = costs.memory.copy()  # bytes left
+        self.unseen = np.array([[guard.cap] * devices for guard in costs.guards])
         self.contents: list[dict[int, int]] = [{} for _ in range(devices)]
         self.places: list[dict[int, int]] = [{} for _ in costs.kinds]
         self.price = 0.0
+        self._targets: list[dict[int, int]] = [{} for _ in range(flows)]
+        self._made: list[dict[int, float]] = [{} for _ in range(flows)]
         self._needs = [kind.needs.tolist() for kind in costs.kinds]
         self._makes = [
-            list(zip(kind.makes.tolist(), kind.numbers.tolist(), strict=True))
+            list(zip(kind.makes.tolist(), kind.numbers.tolist(), kind.loops.tolist(), strict=True))
             for kind in costs.kinds
         ]
+        self._owners = [[f for f in needs if costs.owned[f]] for needs in self._needs]
         self._away = costs.away.tolist()
+        self._beyond = costs.away - costs.scale
         self._numbers = costs.numbers.tolist()
         self._owned = costs.owned.tolist()
+        ease = max(float(costs.compute.max(initial=0.0)), 1e-300)
+        self._ease = 1e-4 / ease  # a preference for full devices, below any price
 
     @property
     def volume(self) -> Fraction:
@@ -107,77 +115,120 @@ class Account:
             del self.contents[device][kind], self.places[kind][device]
 
     def _shift(self, kind: int, device: int, count: int) -> None:
-        costs, targets, rest = self.costs, self.targets, self.rest
-        what = costs.kinds[kind]
-        received, seen = 0.0, [0.0] * len(costs.guards)
-        away = self._away[device]
-        for flow, numbers in self._makes[kind]:
-            here = targets[flow, device] > 0
-            rest[flow, device] -= count * numbers
-            if here:
-                received -= count * numbers
-            elif costs.guards and costs.guard_of[flow] >= 0:
-                seen[costs.guard_of[flow]] += count * numbers
+        costs, what = self.costs, self.costs.kinds[kind]
+        received, away = 0.0, self._away[device]
+        for flow, numbers, _ in self._makes[kind]:
+            made, mine = self._made[flow], count * numbers
+            made[device] = made.get(device, 0.0) + mine
+            if device in self._targets[flow]:
+                received -= mine
+            else:
+                self.need[flow, device] -= mine
+                self._see(flow, device, mine)
         price = received * costs.scale + count * what.to_owners * away
         for flow in self._needs[kind]:
-            before = int(targets[flow, device])
-            targets[flow, device] = before + count
-            if (before > 0) == (before + count > 0):
-                continue
-            left = float(rest[flow, device]) * (1 if count > 0 else -1)
-            received += left
-            price += left * (away if self._owned[flow] else costs.scale)
-            if costs.guards and costs.guard_of[flow] >= 0:
-                seen[costs.guard_of[flow]] += left
+            targets = self._targets[flow]
+            before = targets.get(device, 0)
+            if before + count:
+                targets[device] = before + count
+                if before:
+                    continue
+            else:
+                del targets[device]
+            rest = self._numbers[flow] - self._made[flow].get(device, 0.0)
+            self.here[flow, device] = not before
+            self.need[flow, device] = rest if before else 0.0
+            rest = -rest if before else rest
+            received += rest
+            price += rest * (away if self._owned[flow] else costs.scale)
+            self._see(flow, device, rest)
         self.price += price
-        self.compute[device] += count * what.flops
-        self.memory[device] += count * what.memory + costs.bytes * received
-        if costs.guards:
-            self.seen[:, device] += seen
+        self.compute[device] -= count * what.flops
+        self.memory[device] -= count * what.memory + costs.bytes * received
 
-    def offers(self, kind: int, among: np.ndarray | slice = slice(None)) -> Offers:
-        """What each device (or each of ``among``) asks for taking vertices of a kind."""
+    def _see(self, flow: int, device: int, numbers: float) -> None:
+        if self.costs.guards and self.costs.guard_of[flow] >= 0:
+            self.unseen[self.costs.guard_of[flow], device] -= numbers
+
+    def over(self, device: int) -> bool:
+        """Does it break a budget or a guard?"""
+        return bool(
+            self.compute[device] < 0
+            or self.memory[device] < 0
+            or (self.costs.guards and self.unseen[:, device].min() < 0)
+        )
+
+    def asks(self, kind: int) -> Float64[np.ndarray, " devices"]:
+        """Price of one more of a kind, by device; infinite where it does not fit.
+
+        Among equal prices the fuller device asks a trifle less.
+        """
         costs, what = self.costs, self.costs.kinds[kind]
-        away = costs.away[among]
-        first = np.zeros(len(away))
-        price = np.zeros(len(away))
-        for flow in self._needs[kind]:
-            new = np.where(self.targets[flow, among] == 0, self.rest[flow, among], 0.0)
-            first += new
-            price += new * (away if self._owned[flow] else costs.scale)
-        saved = np.zeros(len(away))
-        for number, (flow, count) in enumerate(self._makes[kind]):
-            here = self.targets[flow, among] > 0
-            saved += count * (here | what.loops[number]) if what.loops[number] else count * here
-        each = what.to_owners * away - costs.scale * saved
-        with np.errstate(divide="ignore", invalid="ignore"):
-            fit = _fit(costs.compute[among] - self.compute[among], what.flops)
-            left = costs.memory[among] - self.memory[among] - costs.bytes * first
-            fit = np.minimum(fit, _fit(left, what.memory - costs.bytes * saved))
-            if costs.guards:
-                fit = np.minimum(fit, self._unseen(kind, among))
+        received = self._first(kind) - self._saved(kind)
+        ask = received * costs.scale if costs.scale != 1.0 else received.copy()
+        for flow in self._owners[kind]:
+            ask += self.need[flow] * self._beyond
+        if what.to_owners:
+            ask += what.to_owners * costs.away
+        ask += self._ease * self.compute
+        ask[self.compute < what.flops] = np.inf
+        ask[self.memory - costs.bytes * received < what.memory] = np.inf
+        if costs.guards:
+            ask[self._sights(kind) < 1] = np.inf
+        return ask
+
+    def offers(self, kind: int) -> Offers:
+        """What each device asks for taking vertices of a kind."""
+        costs, what = self.costs, self.costs.kinds[kind]
+        first, saved = self._first(kind), self._saved(kind)
+        price = costs.scale * first
+        for flow in self._owners[kind]:
+            price += self.need[flow] * self._beyond
+        each = what.to_owners * costs.away - costs.scale * saved
+        fit = _fit(self.compute, what.flops)
+        left = self.memory - costs.bytes * first
+        fit = np.minimum(fit, _fit(left, what.memory - costs.bytes * saved))
+        if costs.guards:
+            fit = np.minimum(fit, self._sights(kind))
         return Offers(price, each, fit)
 
-    def _unseen(self, kind: int, among: np.ndarray | slice) -> np.ndarray:
+    def _first(self, kind: int) -> np.ndarray:
+        """Numbers a sample that the first of a kind makes a device receive."""
+        needs = self._needs[kind]
+        if len(needs) == 1:
+            return self.need[needs[0]]
+        return self.need[needs].sum(axis=0)
+
+    def _saved(self, kind: int) -> np.ndarray | float:
+        """Numbers a sample that a device need not receive any more for each of a kind."""
+        makes = self._makes[kind]
+        if len(makes) > 4:
+            what = self.costs.kinds[kind]
+            return what.numbers @ (self.here[what.makes] | what.loops[:, None])
+        saved: np.ndarray | float = 0.0
+        for flow, numbers, loop in makes:
+            saved = saved + (numbers if loop else numbers * self.here[flow])
+        return saved
+
+    def _sights(self, kind: int) -> np.ndarray:
         """How many of a kind a device may take before it sees more than its guards let it."""
-        costs, what = self.costs, self.costs.kinds[kind]
-        fit = np.full(len(costs.away[among]), np.inf)
-        touched = {costs.guard_of[flow] for flow in (*self._needs[kind], *what.makes.tolist())}
-        for guard in sorted(touched - {-1}):
-            left = costs.guards[guard].cap - self.seen[guard, among]
-            each = np.zeros_like(fit)
+        costs = self.costs
+        fit = np.full(costs.devices, np.inf)
+        flows = [*self._needs[kind], *(flow for flow, _, _ in self._makes[kind])]
+        for guard in sorted({costs.guard_of[flow] for flow in flows} - {-1}):
+            left, each = self.unseen[guard], np.zeros(costs.devices)
             for flow in self._needs[kind]:
                 if costs.guard_of[flow] == guard:
-                    left = left - np.where(
-                        self.targets[flow, among] == 0, self.rest[flow, among], 0.0
-                    )
-            for number, (flow, count) in enumerate(self._makes[kind]):
-                if costs.guard_of[flow] == guard and not what.loops[number]:
-                    each += count * (self.targets[flow, among] == 0)
+                    left = left - self.need[flow]
+            for flow, count, loop in self._makes[kind]:
+                if costs.guard_of[flow] == guard and not loop:
+                    each += count * ~self.here[flow]
             fit = np.minimum(fit, _fit(left, each))
         return fit
 
 
 def _fit(left: np.ndarray, each: np.ndarray | float) -> np.ndarray:
     """How many of size ``each`` go into what is left: none where even the first does not."""
-    return np.where(left < 0, 0.0, np.where(each > 0, np.floor(left / each), np.inf))
+    some = np.asarray(each) > 0
+    count = np.floor(left / np.where(some, each, 1.0))
+    return np.where(left < 0, 0.0, np.where(some, count, np.inf))
