@@ -124,10 +124,12 @@ class Graph:
     Args:
         stages: each is fed by earlier ones or by the samples.
         result: what the network answers, from the values of its stages.
+        root: the traced network that stages call: its modules and tensors are the network's own.
     """
 
     stages: tuple[Stage, ...]
     result: Operand
+    root: nn.Module = field(default_factory=nn.Module, repr=False)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -286,7 +286,7 @@ class _Draft:
             for stage, place in zip(self._stages.values(), places, strict=True)
         )
         _check_places(stages, result)
-        return Graph(stages, result)
+        return Graph(stages, result, self._recorded)
 
     def _finished(self, stage: _Open, place: str) -> Stage:
         inputs = dict.fromkeys(s for operand in stage.operands for s in operand.sources)
