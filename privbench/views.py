@@ -188,7 +188,8 @@ def _slices(
     for piece in topology.slices:
         if piece.party not in seat.parties:
             continue
-        parts = {name: piece.part(state[name]) for name in topology.layer(piece.layer).parameters}
+        own = {n: topology.name_at(n, piece.party) for n in topology.layer(piece.layer).parameters}
+        parts = {name: piece.part(state.get(own[name], state[name])) for name in own}
         held = {name: part for name, part in parts.items() if part is not None}
         units = None if piece.whole else piece.units
         yield Weights(step, piece.layer, units, held, piece.columns)

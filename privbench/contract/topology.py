@@ -139,6 +139,14 @@ class Topology:
         """Number of the replica that a party belongs to; 0 for one that belongs to none."""
         return next((n for n, group in enumerate(self.replicas) if party in group), 0)
 
+    def name_at(self, name: str, party: Party) -> str:
+        """What a tensor of a party's replica is called among the parameters in force.
+
+        Those of the first replica have the names of the network; others are there too where they differ.
+        """
+        number = self.replica(party)
+        return f"{name}@{number}" if number else name
+
     def layer(self, name: str) -> Layer:
         """The layer of that name."""
         return next(layer for layer in self.layers if layer.name == name)
