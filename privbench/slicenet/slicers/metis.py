@@ -107,16 +107,18 @@ def _edges(flow: Flow, step: int) -> np.ndarray:
 
 
 def _parts(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """Devices that host, at most one a vertex, and what share of the FLOPs each is to get.
+    """Devices that host, and what share of the FLOPs each is to get.
 
-    Shares follow the compute that the stem and the tail leave; the strongest come first where there
-    are more devices than vertices.
+    Shares follow the compute that the stem and the tail leave. Where devices are many, the strongest
+    alone, one for three vertices: asked for more parts, METIS runs out of vertices and says so on
+    standard output.
     """
     hosting = np.flatnonzero([device.hosts for device in problem.devices])
     left = np.array([problem.devices[d].compute - problem.flops(d, ()) for d in hosting.tolist()])
     hosting, left = hosting[left > 0], left[left > 0]
-    order = np.argsort(-left, kind="stable")[: max(1, len(problem.vertices))]
-    kept = np.sort(order)
+    count = len(problem.vertices)
+    most = max(1, count // 3, min(count // 2, 8))
+    kept = np.sort(np.argsort(-left, kind="stable")[:most])
     if not len(kept):
         return np.zeros(1, dtype=np.int64), np.ones(1)
     shares = left[kept] / left[kept].max()
