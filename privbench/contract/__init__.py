@@ -20,6 +20,7 @@ from privbench.contract.guess import (
     MembershipGuess,
     ReconstructionGuess,
 )
+from privbench.contract.losses import Handover, Losses
 from privbench.contract.message import (
     HEADER_BYTES,
     KINDS,
@@ -63,10 +64,11 @@ from privbench.contract.view import (
 __all__ = [
     "COLUMNS", "GOALS", "GRANTS", "GUESS_OF_GOAL", "HEADER_BYTES", "KINDS", "PAIRS", "ROW_KINDS",
     "TENSOR_KINDS", "Actor", "Attack", "Block", "Budget", "Federation", "Fit", "Fitted",
-    "GaussianMechanism", "Guess", "InversionGuess", "Knowledge", "Layer", "LearningDefense", "Load",
-    "MembershipGuess", "Message", "MessageDefense", "Need", "Net", "Oracle", "Own", "Pairs", "Party",
-    "PrivacyCost", "Public", "Recipe", "ReconstructionGuess", "Samples", "Seat", "Slice",
-    "Spec", "Tell", "Threat", "Topology", "Traffic", "Trainer", "View", "Weights", "Wrapped",
-    "batches", "block", "check_words", "child_rng", "counted", "finite", "load_name", "no_rows",
-    "spec_of", "stage", "steps_per_epoch", "told", "traced", "watching",
+    "GaussianMechanism", "Guess", "Handover", "InversionGuess", "Knowledge", "Layer",
+    "LearningDefense", "Load", "Losses", "MembershipGuess", "Message", "MessageDefense", "Need",
+    "Net", "Oracle", "Own", "Pairs", "Party", "PrivacyCost", "Public", "Recipe",
+    "ReconstructionGuess", "Samples", "Seat", "Slice", "Spec", "Tell", "Threat", "Topology",
+    "Traffic", "Trainer", "View", "Weights", "Wrapped", "batches", "block", "check_words",
+    "child_rng", "counted", "finite", "load_name", "no_rows", "spec_of", "stage", "steps_per_epoch",
+    "told", "traced", "watching",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from privbench.contract.losses import Handover, Losses
 from privbench.contract.message import Party
 from privbench.contract.recipe import Net, Spec
 
@@ -112,13 +114,15 @@ class Topology:
         owners: those that hold private samples.
         net: the architecture, without weights.
         layers: in order of the forward pass (SliceNet and split; else empty).
-        slices: who hosts what.
+        slices: who hosts what; under faults, before any device fails.
         steps: number of training steps; ``steps_per_epoch`` of them make one pass.
         encrypted: link taps see sizes and times only.
         defenses: message defenses in force, in order; an adaptive attacker knows them.
         loads: what each device spends, where devices have budgets.
         traffic: what crosses between each two devices, where a crowd trains.
         replicas: devices of each replica of the network, disjoint; empty where there is one alone.
+        handovers: slices that went from one device to another, in order of time.
+        losses: what faults cost; None = none were asked for, or training is not over.
     """
 
     regime: str
@@ -134,6 +138,8 @@ class Topology:
     loads: tuple[Load, ...] = ()
     traffic: tuple[Traffic, ...] = ()
     replicas: tuple[tuple[Party, ...], ...] = ()
+    handovers: tuple[Handover, ...] = ()
+    losses: Losses | None = None
 
     def replica(self, party: Party) -> int:
         """Number of the replica that a party belongs to; 0 for one that belongs to none."""
@@ -152,11 +158,29 @@ class Topology:
         return next(layer for layer in self.layers if layer.name == name)
 
     def hosts(self) -> tuple[Party, ...]:
-        """Parties that host a part of the body, in order."""
-        hosting = {piece.party for piece in self.slices}
+        """Parties that host a part of the body, if only for a time, in order."""
+        hosting = {piece.party for piece in self.slices} | {each.receiver for each in self._moves()}
         return tuple(party for party in self.parties if party in hosting)
 
     def hosted(self, party: Party) -> tuple[str, ...]:
-        """Names of the layers of which ``party`` hosts units, shallowest first."""
-        mine = {piece.layer for piece in self.slices if piece.party == party}
+        """Names of the layers of which ``party`` hosts units, if only for a time, shallowest first."""
+        homes = {party} | {each.home for each in self._moves() if each.receiver == party}
+        mine = {piece.layer for piece in self.slices if piece.party in homes}
         return tuple(layer.name for layer in self.layers if layer.name in mine)
+
+    def changes(self) -> tuple[int, ...]:
+        """Steps at whose beginning slices go to other hosts, each once, in order."""
+        return tuple(dict.fromkeys(each.step for each in self._moves()))
+
+    def slices_at(self, step: int) -> tuple[Slice, ...]:
+        """Who hosts what in a step; whoever is away keeps what it hosted last."""
+        host = {each.home: each.receiver for each in self._moves() if each.step <= step}
+        if not host:
+            return self.slices
+        return tuple(
+            replace(piece, party=host[piece.party]) if piece.party in host else piece
+            for piece in self.slices
+        )
+
+    def _moves(self) -> Iterator[Handover]:
+        return (each for each in self.handovers if each.reason != "copy")

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from privbench.contract import HEADER_BYTES, Message, Party, Samples, Slice, Topology, no_rows
 from privbench.slicenet.graph import Graph, parameters_of
-from privbench.slicenet.links import OWNER, Links
+from privbench.slicenet.links import OWNER
 from privbench.slicenet.noise import Noise, seeded
 from privbench.slicenet.passes import Back, Pass, forward, partial_sum, replaced
 from privbench.slicenet.router import CO_HOSTS, CrowdRouter
@@ -55,14 +55,10 @@ class Simulated:
         self._module, self._graph, self._topology = module, graph, topology
         self._wire, self._optimizer, self._noise = wire, optimizer, Noise(noise_seed)
         self._loss = getattr(F, loss)
-        self._links = Links(topology.layers, topology.slices)
         self._router = CrowdRouter(topology)
         self._stages = graph.stages
         self._travelling = frozenset(graph.travelling)
-        self._sums = {layer.name: self._links.sums(layer.name) for layer in graph.layers}
-        self._hosted: defaultdict[tuple[Party, str], list[Slice]] = defaultdict(list)
-        for piece in topology.slices:
-            self._hosted[piece.party, piece.layer].append(piece)
+        self._host()
         self._owned = {place: parameters_of(graph.placed(place)) for place in ("stem", "tail")}
         stem = [stage.layer.name for stage in graph.placed("stem")]
         self._ends = {
@@ -109,13 +105,27 @@ class Simulated:
         self._step, self._rows = number, torch.arange(len(owners))
         self._noise.step = number
         self._wire.begin(number, owners)
+        if self._router.links is not self._links:
+            self._host()
         if number == 0:
             self._move_slices(to_hosts=True)
+        self._hand_over()
         if self._wire.wants(number, "slice_weights"):
             self._wire.hold(number, self._module.state_dict())
-        for place in ("stem", "tail"):
+        for place in ("stem", "tail") if len(owners) else ():
             for name in self._owned[place]:
                 self._broadcast(f"{place}_weights", name)
+
+    def _host(self) -> None:
+        """Who hosts what from this step on."""
+        self._links = self._router.links
+        self._sums = {layer.name: self._links.sums(layer.name) for layer in self._graph.layers}
+        self._hosted: defaultdict[tuple[Party, str], list[Slice]] = defaultdict(list)
+        for piece in self._links.pieces:
+            self._hosted[piece.party, piece.layer].append(piece)
+
+    def _hand_over(self) -> None:
+        """Slices change hands where devices fail; here none does."""
 
     def _count_unseen(self, element: int) -> None:
         """Bytes of what nobody looks at, by the tally alone."""
@@ -340,7 +350,7 @@ class Simulated:
             for name, tensor in self._owned[place].items():
                 moved.append((COORDINATOR, name, None, tensor.detach()))
         tensors = {stage.layer.name: stage.tensors for stage in self._stages}
-        for piece in self._topology.slices:
+        for piece in self._links.pieces:
             for name, tensor in tensors[piece.layer].items():
                 held = piece.part(tensor.detach())
                 if held is not None and held.is_floating_point():

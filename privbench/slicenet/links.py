@@ -64,6 +64,7 @@ class Links:
 
     def __init__(self, layers: Sequence[Layer], slices: Sequence[Slice]) -> None:
         self.layers = {layer.name: layer for layer in layers}
+        self.pieces = tuple(slices)
         self._slices: dict[str, list[Slice]] = {name: [] for name in self.layers}
         needed: dict[str, dict[Party, set[int] | None]] = {name: {} for name in self.layers}
         for piece in slices:

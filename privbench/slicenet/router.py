@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,8 @@ from privbench.wire.router import EVERYONE, Router
 
 CO_HOSTS = "*sum"
 """Receiver of a gradient that a reducer sends to those who added to its block."""
+
+PLANS = 64  # of who hosts what, kept for later steps: more only where devices fail often
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +54,9 @@ class CrowdRouter(Router):
 
     def __init__(self, topology: Topology) -> None:
         self._names = topology.owners
-        self._links = Links(topology.layers, topology.slices)
-        self.tally = Tally(self._links)
+        self._topology, self._changes = topology, topology.changes()
+        self._plans: dict[int, tuple[Links, Tally]] = {}
+        self.links, self.tally = self._plan(0)
         self._owners: Int64[Tensor, " rows"] | None = None
         self._groups: dict[Party, tuple[Int64[Tensor, " n"], int]] = {}
 
@@ -67,14 +71,15 @@ class CrowdRouter(Router):
             yield owner, rows
 
     def begin(self, step: int, owners: Int64[Tensor, " rows"]) -> None:
-        """Who owns each row of this step's batch."""
+        """Who owns each row of this step's batch, and who hosts what."""
+        self.links, self.tally = self._plan(step)
         self._group(owners)
 
     def cut(
         self, message: Message, owners: Int64[Tensor, " rows"], seat: Seat
     ) -> Iterable[Message]:
         """The messages that a seat sees of this one."""
-        self._group(owners)
+        self.begin(message.step, owners)
         kept: dict[tuple[int, tuple[int, ...] | None], Tensor] = {}
         places = {unit: place for place, unit in enumerate(message.units or ())}
         for route in self._routes(message):
@@ -109,6 +114,16 @@ class CrowdRouter(Router):
             total += HEADER_BYTES + part
         return total
 
+    def _plan(self, step: int) -> tuple[Links, Tally]:
+        """Links and their bytes in a step; built anew only where slices changed hands."""
+        change = bisect_right(self._changes, step)
+        if change not in self._plans:
+            if len(self._plans) == PLANS:
+                del self._plans[next(iter(self._plans))]
+            links = Links(self._topology.layers, self._topology.slices_at(step))
+            self._plans[change] = links, Tally(links)
+        return self._plans[change]
+
     def _group(self, owners: Int64[Tensor, " rows"]) -> None:
         """Rows of each owner that is in the batch."""
         if owners is self._owners:
@@ -129,15 +144,15 @@ class CrowdRouter(Router):
             for owner in self._groups:
                 yield _Route(message.sender, owner, None, None)
         elif message.receiver == CO_HOSTS:
-            for each in self._links.sums(message.layer):
+            for each in self.links.sums(message.layer):
                 if each.units == message.units and each.reducer == message.sender:
                     for host in each.others:
                         yield _Route(message.sender, host, None, None)
         elif message.kind == "activation":
-            for link in self._links.links(message.layer):
+            for link in self.links.links(message.layer):
                 yield from self._along(link.sender, link.receiver, link)
         else:
-            for link in self._links.links(message.layer, message.sender):
+            for link in self.links.links(message.layer, message.sender):
                 yield from self._along(link.receiver, link.sender, link)
 
     def _along(self, sender: Party, receiver: Party, link: Link) -> Iterator[_Route]:
