@@ -12,6 +12,7 @@ from privbench.contract.attack import (
     PrivacyCost,
     check_words,
 )
+from privbench.contract.cost import Bill, Carried, Cost
 from privbench.contract.defense import LearningDefense, MessageDefense, Wrapped
 from privbench.contract.guess import (
     GUESS_OF_GOAL,
@@ -63,10 +64,10 @@ from privbench.contract.view import (
 
 __all__ = [
     "COLUMNS", "GOALS", "GRANTS", "GUESS_OF_GOAL", "HEADER_BYTES", "KINDS", "PAIRS", "ROW_KINDS",
-    "TENSOR_KINDS", "Actor", "Attack", "Block", "Budget", "Federation", "Fit", "Fitted",
-    "GaussianMechanism", "Guess", "Handover", "InversionGuess", "Knowledge", "Layer",
-    "LearningDefense", "Load", "Losses", "MembershipGuess", "Message", "MessageDefense", "Need",
-    "Net", "Oracle", "Own", "Pairs", "Party", "PrivacyCost", "Public", "Recipe",
+    "TENSOR_KINDS", "Actor", "Attack", "Bill", "Block", "Budget", "Carried", "Cost", "Federation",
+    "Fit", "Fitted", "GaussianMechanism", "Guess", "Handover", "InversionGuess", "Knowledge",
+    "Layer", "LearningDefense", "Load", "Losses", "MembershipGuess", "Message", "MessageDefense",
+    "Need", "Net", "Oracle", "Own", "Pairs", "Party", "PrivacyCost", "Public", "Recipe",
     "ReconstructionGuess", "Samples", "Seat", "Slice", "Spec", "Tell", "Threat", "Topology",
     "Traffic", "Trainer", "View", "Weights", "Wrapped", "batches", "block", "check_words",
     "child_rng", "counted", "finite", "load_name", "no_rows", "spec_of", "stage", "steps_per_epoch",

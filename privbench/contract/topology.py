@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from privbench.contract.cost import Bill
 from privbench.contract.losses import Handover, Losses
 from privbench.contract.message import Party
 from privbench.contract.recipe import Net, Spec
@@ -120,6 +121,7 @@ class Topology:
         defenses: message defenses in force, in order; an adaptive attacker knows them.
         loads: what each device spends, where devices have budgets.
         traffic: what crosses between each two devices, where a crowd trains.
+        bills: what a step costs the crowd, here and under the regimes that this one is compared with.
         replicas: devices of each replica of the network, disjoint; empty where there is one alone.
         handovers: slices that went from one device to another, in order of time.
         losses: what faults cost; None = none were asked for, or training is not over.
@@ -137,6 +139,7 @@ class Topology:
     defenses: tuple[Spec, ...] = ()
     loads: tuple[Load, ...] = ()
     traffic: tuple[Traffic, ...] = ()
+    bills: tuple[Bill, ...] = ()
     replicas: tuple[tuple[Party, ...], ...] = ()
     handovers: tuple[Handover, ...] = ()
     losses: Losses | None = None

@@ -48,6 +48,8 @@ class Population:
     ) -> tuple[Int64[Tensor, " n"], ...]:
         """Deal the private records to owners, and tell the truth who owns what.
 
+        The truth, as a topology, numbers only those that hold any.
+
         Args:
             owners: how many.
             rng: decides who gets what.
@@ -67,5 +69,5 @@ class Population:
         if len(held) != owners:
             raise PluginError(f"{owners} owners, and {len(held)} that hold records or not")
         shares = dealt(self.train.y, len(self.train), held, alpha, rng)
-        self.truth.deal(shares)
+        self.truth.deal([share for share in shares if len(share)])
         return shares

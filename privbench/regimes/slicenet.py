@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import MappingProxyType
@@ -10,7 +11,8 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Int64
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from privbench.contract import (
     Net,
@@ -31,11 +33,14 @@ from privbench.errors import UsageError
 from privbench.regimes.base import Regime, Trained, graph_of
 from privbench.regimes.centralized import Centralized
 from privbench.regimes.training import started, total_steps
+from privbench.slicenet.bills import bills_of
 from privbench.slicenet.crowd import Crowd, Uniform
 from privbench.slicenet.engine import COORDINATOR, RELEASER, Simulated
 from privbench.slicenet.graph import Graph, parameters_of
-from privbench.slicenet.ledger import loads_of, traffic_of
-from privbench.slicenet.problem import Problem, check_budgets
+from privbench.slicenet.groups import grouped, loads_of_groups, traffic_of_groups
+from privbench.slicenet.ops import BATCH_NORMS
+from privbench.slicenet.problem import Problem
+from privbench.slicenet.replicas import Replicated
 from privbench.slicenet.slicers.base import Slicer
 from privbench.slicenet.slicers.greedy import Greedy
 from privbench.slicenet.tiles import (
@@ -70,11 +75,14 @@ class SliceNet(Regime):
     of gradients and broadcasts are handled is ours.
 
     Args:
-        crowd: the devices; each owns an equal random share of the records.
+        crowd: the devices, and how they share the records.
         slicer: who hosts what.
-        tiling: cut layers along their ``output`` or ``input`` channels.
+        tiling: cut layers along their ``output`` or ``input`` channels, or both (``grid``).
         granularity: most channels of a block.
         stem: layers that owners run on their own samples.
+        replicas: copies of the network, each hosted by devices of its own and trained on their rows
+            (see ``Replicated``).
+        average_every: steps after which replicas average their slices; not read with one alone.
 
     Raises:
         NotApplicable: the network is no chain, or has too few layers.
@@ -89,6 +97,8 @@ class SliceNet(Regime):
     tiling: str = "output"
     granularity: int = 8  # channels
     stem: int = 1  # layers
+    replicas: int = 1
+    average_every: int = 1  # steps
 
     def train(
         self, net: Net, population: Population, wire: Wire, rng: torch.Generator, device: str
@@ -97,15 +107,20 @@ class SliceNet(Regime):
         samples = population.train.to(device)
         recipe = self.recipe(net, len(samples))
         module = started(recipe, rng).net.module().to(samples.x).train()
+        if self.replicas > 1:
+            _check_rows_apart(module, self.replicas)
         graph = graph_of(self.name, module, samples.x.shape[1:], self.stem)
-        shares = population.share(len(self.crowd.members()), child_rng(rng, "shares"))
-        problem = self.problem(graph, recipe, [len(share) for share in shares])
-        topology = self._topology(graph, problem, recipe, sum(map(len, shares)), wire)
-        optimizer = load_name(recipe.optimizer.target)(
-            module.parameters(), **recipe.optimizer.kwargs
+        devices = self.crowd.members()
+        shares = population.share(
+            len(devices),
+            child_rng(rng, "shares"),
+            [device.owns for device in devices],
+            self.crowd.concentration,
         )
+        problem = self.problem(graph, recipe, [len(share) for share in shares])
+        topology = self._topology(graph, problem, recipe, shares, samples.x.shape[1:], wire)
         noise = child_rng(rng, "noise").initial_seed()
-        engine = Simulated(module, graph, topology, wire, optimizer, recipe.loss, noise)
+        engine = self._engine(module, graph, topology, wire, recipe, noise, samples.x.shape[1:])
         visits = _run(engine, recipe, population, samples, shares, topology.steps, rng)
         body = sum(vertex.flops for vertex in problem.vertices)
         return Trained(
@@ -116,6 +131,31 @@ class SliceNet(Regime):
             bytes_per_sample=sum(wire.bytes.values()) / visits,
             flops_per_sample=body + problem.owner_flops,
         )
+
+    def _engine(
+        self,
+        module: nn.Module,
+        graph: Graph,
+        topology: Topology,
+        wire: Wire,
+        recipe: Recipe,
+        noise: int,
+        shape: Sequence[int],
+    ) -> Simulated | Replicated:
+        """What trains ``module``."""
+
+        def optimizer(tensors: Iterable[Tensor]) -> Optimizer:
+            made: Optimizer = load_name(recipe.optimizer.target)(tensors, **recipe.optimizer.kwargs)
+            return made
+
+        if self.replicas == 1:
+            made = optimizer(module.parameters())
+            return Simulated(module, graph, topology, wire, made, recipe.loss, noise)
+        built = [(module, graph)]
+        for _ in range(1, self.replicas):
+            copy = deepcopy(module)
+            built.append((copy, graph_of(self.name, copy, shape, self.stem)))
+        return Replicated(built, topology, wire, optimizer, recipe.loss, noise, self.average_every)
 
     def recipe(self, net: Net, records: int) -> Recipe:
         """See ``Regime.recipe``.
@@ -150,9 +190,22 @@ class SliceNet(Regime):
             raise UsageError(
                 f"regime.granularity={self.granularity}; expected at least 1 channel a block"
             )
+        for name, unit in (("replicas", "replica"), ("average_every", "step")):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise UsageError(
+                    f"regime.{name}={value}; expected a whole number of at least 1 {unit}: leave it "
+                    f"out, or type regime.{name}=1"
+                )
 
-    def equivalent(self) -> Regime:
-        """Centralized training with the same settings: one step of the crowd is one of SGD."""
+    def equivalent(self) -> Regime | None:
+        """Centralized training with the same settings: one step of the crowd is one of SGD.
+
+        None where several replicas part between two averages, or remember different gradients.
+        """
+        plain = self.optimizer == "torch.optim.SGD" and not self.optimizer_args.get("momentum")
+        if self.replicas > 1 and not (self.average_every == 1 and plain):
+            return None
         return Centralized(
             lr=self.lr,
             optimizer=self.optimizer,
@@ -182,27 +235,37 @@ class SliceNet(Regime):
         )
 
     def _topology(
-        self, graph: Graph, problem: Problem, recipe: Recipe, records: int, wire: Wire
+        self,
+        graph: Graph,
+        problem: Problem,
+        recipe: Recipe,
+        shares: Sequence[Int64[Tensor, " share"]],
+        shape: Sequence[int],
+        wire: Wire,
     ) -> Topology:
-        slicing = self.slicer.slice(problem)
-        check_budgets(problem, slicing)
+        sizes = [len(share) for share in shares]
+        records, steps = sum(sizes), total_steps(recipe, sum(sizes))
+        groups = grouped(problem, sizes, self.slicer, self.replicas)
+        tiles = tiles_of(graph, self.tiling, self.granularity)
         return Topology(
             regime=self.name,
             parties=(*problem.parties, COORDINATOR, RELEASER),
-            owners=problem.parties,
+            owners=tuple(p for p, size in zip(problem.parties, sizes, strict=True) if size),
             net=replace(recipe.net, weights=None),
-            steps=total_steps(recipe, records),
+            steps=steps,
             steps_per_epoch=steps_per_epoch(recipe, records),
             layers=graph.layers,
-            slices=slices_of(tiles_of(graph, self.tiling, self.granularity), slicing),
+            slices=tuple(piece for group in groups for piece in slices_of(tiles, group.slicing)),
             defenses=tuple(spec_of(defense) for defense in wire.defenses),
-            loads=loads_of(problem, slicing),
-            traffic=traffic_of(problem, slicing),
+            loads=loads_of_groups(groups),
+            traffic=traffic_of_groups(groups),
+            bills=bills_of(graph, problem, groups[0].slicing, sizes, shape=shape, steps=steps),
+            replicas=tuple(group.parties for group in groups) if self.replicas > 1 else (),
         )
 
 
 def _run(
-    engine: Simulated,
+    engine: Simulated | Replicated,
     recipe: Recipe,
     population: Population,
     samples: Samples,
@@ -212,7 +275,7 @@ def _run(
 ) -> int:
     """All steps; how many records were visited."""
     owner_of = torch.zeros(len(samples), dtype=torch.int64)
-    for number, share in enumerate(shares):
+    for number, share in enumerate(share for share in shares if len(share)):
         owner_of[share] = number
     order = batches(recipe, len(samples), child_rng(rng, "batches"))
     visits = 0
@@ -222,6 +285,17 @@ def _run(
         engine.step(step, samples[positions.to(samples.x.device)], owner_of[positions])
         visits += len(positions)
     return visits
+
+
+def _check_rows_apart(module: nn.Module, replicas: int) -> None:
+    """Refuse what mixes rows: a replica has some of a batch alone."""
+    for name, part in module.named_modules():
+        if isinstance(part, BATCH_NORMS):
+            raise UsageError(
+                f"regime.replicas={replicas}: '{name}' is a batch norm, and no replica has all rows of "
+                "a step, so its statistics would not be those of the batch; leave regime.replicas out, "
+                "or choose a model with group norm (torch.nn.GroupNorm)"
+            )
 
 
 def _state(optimizer: Spec) -> int:

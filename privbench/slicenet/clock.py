@@ -11,6 +11,7 @@ from math import ceil, inf
 import numpy as np
 from jaxtyping import Float64
 
+from privbench.contract import Carried
 from privbench.errors import UsageError
 from privbench.slicenet.crowd import Device
 from privbench.slicenet.problem import Problem, Slicing
@@ -21,14 +22,6 @@ COORDINATOR = Device(
     name="coordinator", compute=inf, memory=inf, speed=inf, up=inf, down=inf, latency=0
 )
 """Never the bottleneck: its lines and arithmetic take no time (its owners' own lines do)."""
-
-
-@dataclass(frozen=True)
-class Carried:
-    """Bytes that messages of one kind take in a step, without headers."""
-
-    kind: str
-    nbytes: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from privbench.contract import Bill, Carried, Cost
 from privbench.errors import UsageError
-from privbench.slicenet.clock import Carried
 from privbench.slicenet.crowd import Device
 from privbench.slicenet.crowds.presets import KINDS
-from privbench.slicenet.ledger import Bill, Cost
 from privbench.slicenet.queues import Queues
 from privbench.slicenet.walk import STEM_FORWARD
 

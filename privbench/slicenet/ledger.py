@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from heapq import nlargest
 
-from privbench.contract import Load, Party, Traffic
-from privbench.slicenet.clock import COORDINATOR, Carried, Timing, timed
+from privbench.contract import Bill, Cost, Load, Party, Traffic
+from privbench.slicenet.clock import COORDINATOR, Timing, timed
 from privbench.slicenet.crowd import Device
 from privbench.slicenet.problem import Flow, Problem, Slicing, needs_of
 
@@ -17,43 +16,6 @@ POOLED = 256  # devices: beyond, a link for each pair would fill the report and 
 KEPT = 4096  # links between hosts that are told one by one then
 PAIRS = 1_000_000  # beyond, none is: to find the largest would take longer than to train
 OWNERS, HOSTS = -1, -2  # ends of links that stand for many devices
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one party spends in a step (a round, in federated averaging)."""
-
-    party: Party
-    flops: float  # FLOP computed
-    sent: float  # bytes, without headers
-    received: float  # bytes
-    memory: float  # bytes held at most
-    seconds: float  # computing
-    joules: float  # computing, sending and receiving
-
-
-@dataclass(frozen=True)
-class Bill:
-    """What a step costs all parties under one regime, in one kind of numbers for all regimes.
-
-    Args:
-        regime: its name.
-        rows: records that a step learns from.
-        seconds: of a step, from its first computation to its last byte, in simulated time.
-        costs: of each party.
-        kinds: bytes by kind of message, all parties together.
-    """
-
-    regime: str
-    rows: float
-    seconds: float
-    costs: tuple[Cost, ...]
-    kinds: tuple[Carried, ...]
-
-    @property
-    def nbytes(self) -> float:
-        """Bytes that all messages of a step take."""
-        return sum(each.nbytes for each in self.kinds)
 
 
 def loads_of(problem: Problem, slicing: Slicing) -> tuple[Load, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from privbench.contract import Message, Net, Samples, Seat, Spec, batches, child_rng
+from privbench.data.shares import dealt
 from privbench.regimes.base import Trained
 from privbench.regimes.slicenet import SliceNet
 from privbench.regimes.training import started, total_steps
@@ -64,9 +65,9 @@ class Deals:
     def note(self, step, positions):
         self.noted[step] = positions
 
-    def share(self, owners, rng):
-        self.shares = torch.randperm(len(self.train), generator=rng).tensor_split(owners)
-        return tuple(self.shares)
+    def share(self, owners, rng, holds=None, alpha=None):
+        self.shares = dealt(self.train.y, len(self.train), holds or [True] * owners, alpha, rng)
+        return self.shares
 
 
 @dataclass
@@ -112,7 +113,7 @@ def walk(twin, told: Told):
     recipe = told.regime.recipe(told.net, len(told.population.train))
     order = batches(recipe, len(told.population.train), child_rng(told.rng, "batches"))
     owner_of = torch.zeros(len(told.population.train), dtype=torch.int64)
-    for number, share in enumerate(told.population.shares):
+    for number, share in enumerate(s for s in told.population.shares if len(s)):
         owner_of[share] = number
     for step in range(total_steps(recipe, len(told.population.train))):
         positions = next(order)
