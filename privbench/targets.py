@@ -61,7 +61,7 @@ def _make(plan: Plan, opened: Opened, folder: Path) -> None:
     opened.truth.save(folder / "truth")
     quality = _quality(trained, opened, plan.device, seconds)
     parts = (trained.net, trained.recipe, trained.trainer, trained.topology)
-    costs = (trained.bytes_per_sample, trained.flops_per_sample, trained.privacy)
+    costs = (trained.bytes_per_sample, trained.flops_per_sample, trained.privacy, trained.losses)
     codec.save(((*parts, *costs), quality), folder / "trained")
 
 

@@ -35,7 +35,8 @@ class Trained:
     """What training leaves behind, beside what taps recorded.
 
     ``flops_per_sample`` and ``bytes_per_sample`` are for one visit of one record (all parties and
-    links together). ``trainer`` is the import name by which a shadow of this model is trained.
+    links together). ``losses`` are those of the steps (rounds), see ``Curve.points``. ``trainer`` is the
+    import name by which a shadow of this model is trained.
     """
 
     net: Net
@@ -45,6 +46,7 @@ class Trained:
     bytes_per_sample: float
     flops_per_sample: float
     privacy: PrivacyCost | None = None
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

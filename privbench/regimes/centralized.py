@@ -85,6 +85,7 @@ class Centralized(Regime):
             bytes_per_sample=sum(wire.bytes.values()) / max(1, visits),
             flops_per_sample=training_flops(net, samples),
             privacy=privacy_of(recipe),
+            losses=training.learner.curve.points(),
         )
 
     def _goal(

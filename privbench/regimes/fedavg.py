@@ -43,7 +43,7 @@ def federated_train(recipe: Recipe, samples: Samples, rng: torch.Generator) -> N
     """
     clients = federation_of(recipe).clients
     order = torch.randperm(len(samples), generator=child_rng(rng, "shares"))
-    return federate(recipe, samples, order.tensor_split(clients), rng, Direct())
+    return federate(recipe, samples, order.tensor_split(clients), rng, Direct()).net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +114,14 @@ class FedAvg(Regime):
         exchange = OverWire(wire, population, parties)
         model = federate(recipe, samples, shares, rng, exchange)
         return Trained(
-            net=model,
+            net=model.net,
             recipe=recipe,
             trainer=self.trainer,
             topology=topology,
             bytes_per_sample=sum(wire.bytes.values()) / max(1, exchange.visits),
             flops_per_sample=training_flops(net, samples),
             privacy=privacy_of(recipe),
+            losses=model.losses,
         )
 
     def _rounds_per_epoch(self, records: int) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from privbench.contract import Federation, Net, Recipe, Samples, child_rng, counted, finite
 from privbench.errors import UsageError
+from privbench.regimes.curve import mean_of
 from privbench.regimes.training import Learner, started
 
 State = dict[str, Tensor]
@@ -61,13 +62,21 @@ class Direct(Exchange):
         return update
 
 
+@dataclass(frozen=True, eq=False)
+class Federated:
+    """What the rounds leave: the global model, and the mean loss of all clients at each local step."""
+
+    net: Net
+    losses: tuple[float, ...]
+
+
 def federate(
     recipe: Recipe,
     samples: Samples,
     shares: Sequence[Int64[Tensor, " share"]],
     rng: torch.Generator,
     exchange: Exchange,
-) -> Net:
+) -> Federated:
     """The rounds of federated averaging.
 
     In each round every client starts from the global model with a fresh optimiser and takes
@@ -103,7 +112,8 @@ def federate(
                 total[name] += weights[client] * tensor
         state = {name: tensor + total[name] for name, tensor in state.items()}
     model.load_state_dict({**learners[0].state(), **state})
-    return finite(recipe.net.holding(model))
+    curve = mean_of([learner.curve for learner in learners])
+    return Federated(finite(recipe.net.holding(model)), curve)
 
 
 def _local(learner: Learner, received: State, batches: Sequence[Tensor]) -> State:

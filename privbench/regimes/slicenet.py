@@ -32,12 +32,13 @@ from privbench.data.population import Population
 from privbench.errors import UsageError
 from privbench.regimes.base import Regime, Trained, graph_of
 from privbench.regimes.centralized import Centralized
+from privbench.regimes.curve import Curve
 from privbench.regimes.training import started, total_steps
 from privbench.slicenet.bills import bills_of
 from privbench.slicenet.crowd import Crowd, Uniform
 from privbench.slicenet.engine import COORDINATOR, RELEASER, Simulated
 from privbench.slicenet.graph import Graph, parameters_of
-from privbench.slicenet.groups import grouped, loads_of_groups, traffic_of_groups
+from privbench.slicenet.groups import bill_of_groups, grouped, loads_of_groups, traffic_of_groups
 from privbench.slicenet.ops import BATCH_NORMS
 from privbench.slicenet.problem import Problem
 from privbench.slicenet.replicas import Replicated
@@ -121,7 +122,8 @@ class SliceNet(Regime):
         topology = self._topology(graph, problem, recipe, shares, samples.x.shape[1:], wire)
         noise = child_rng(rng, "noise").initial_seed()
         engine = self._engine(module, graph, topology, wire, recipe, noise, samples.x.shape[1:])
-        visits = _run(engine, recipe, population, samples, shares, topology.steps, rng)
+        curve = Curve()
+        visits = _run(engine, recipe, population, samples, shares, topology.steps, rng, curve)
         body = sum(vertex.flops for vertex in problem.vertices)
         return Trained(
             net=finite(net.holding(module)),
@@ -130,6 +132,7 @@ class SliceNet(Regime):
             topology=topology,
             bytes_per_sample=sum(wire.bytes.values()) / visits,
             flops_per_sample=body + problem.owner_flops,
+            losses=curve.points(),
         )
 
     def _engine(
@@ -247,6 +250,11 @@ class SliceNet(Regime):
         records, steps = sum(sizes), total_steps(recipe, sum(sizes))
         groups = grouped(problem, sizes, self.slicer, self.replicas)
         tiles = tiles_of(graph, self.tiling, self.granularity)
+        bills = bills_of(graph, problem, groups[0].slicing, sizes, shape=shape, steps=steps)
+        if self.replicas > 1:
+            tail = 3 * sum(stage.flops for stage in graph.placed("tail"))
+            every = self.average_every
+            bills = (bill_of_groups(problem, groups, every=every, tail_flops=tail), *bills[1:])
         return Topology(
             regime=self.name,
             parties=(*problem.parties, COORDINATOR, RELEASER),
@@ -259,7 +267,7 @@ class SliceNet(Regime):
             defenses=tuple(spec_of(defense) for defense in wire.defenses),
             loads=loads_of_groups(groups),
             traffic=traffic_of_groups(groups),
-            bills=bills_of(graph, problem, groups[0].slicing, sizes, shape=shape, steps=steps),
+            bills=bills,
             replicas=tuple(group.parties for group in groups) if self.replicas > 1 else (),
         )
 
@@ -272,6 +280,7 @@ def _run(
     shares: tuple[Int64[Tensor, " share"], ...],
     steps: int,
     rng: torch.Generator,
+    curve: Curve,
 ) -> int:
     """All steps; how many records were visited."""
     owner_of = torch.zeros(len(samples), dtype=torch.int64)
@@ -282,7 +291,8 @@ def _run(
     for step in counted(range(steps)):
         positions = next(order)
         population.note(step, positions)
-        engine.step(step, samples[positions.to(samples.x.device)], owner_of[positions])
+        batch = samples[positions.to(samples.x.device)]
+        curve.add(engine.step(step, batch, owner_of[positions]))
         visits += len(positions)
     return visits
 

@@ -95,6 +95,7 @@ class Split(Regime):
             topology=topology,
             bytes_per_sample=sum(wire.bytes.values()) / max(1, visits),
             flops_per_sample=training_flops(net, samples),
+            losses=training.learner.curve.points(),
         )
 
     def equivalent(self) -> Regime:
@@ -134,7 +135,7 @@ class _Cut:
         """The next pass belongs to this step."""
         self._step, self._graph = step, graph
 
-    def backward(self, net: nn.Module, batch: Samples, loss: Loss) -> None:
+    def backward(self, net: nn.Module, batch: Samples, loss: Loss) -> Tensor:
         """Leave the gradients of both parts in their parameters."""
         graph = cast(Graph, self._graph)
         own = graph.run(graph.placed("stem"), {"": batch.x})
@@ -147,13 +148,15 @@ class _Cut:
         }
         labels = self._send(CLIENT, SERVER, "labels", names[-1], _labels(batch))
         server = (*graph.placed("body"), *graph.placed("tail"))
-        loss(graph.result(graph.run(server, received)), labels).backward()
+        found = loss(graph.result(graph.run(server, received)), labels)
+        found.backward()
         slopes = []
         for name in names:
             value = received[name]
             slope = torch.zeros_like(value) if value.grad is None else value.grad
             slopes.append(self._send(SERVER, CLIENT, "gradient", name, slope))
         torch.autograd.backward([own[name] for name in names], slopes)
+        return found.detach()
 
     def _send(self, sender: str, receiver: str, kind: str, layer: str, payload: Tensor) -> Tensor:
         rows = torch.arange(len(payload))

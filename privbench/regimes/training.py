@@ -25,18 +25,21 @@ from privbench.contract import (
     steps_per_epoch,
 )
 from privbench.errors import TrainingError, UsageError
+from privbench.regimes.curve import Curve
 from privbench.slicenet.noise import Noise, seeded
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``(n, classes)`` outputs and ``(n,)`` labels to the mean loss, a scalar."""
 
-Backward = Callable[[nn.Module, Samples, Loss], None]
-"""Leaves the gradients of a batch's mean loss in the network's parameters."""
+Backward = Callable[[nn.Module, Samples, Loss], Tensor]
+"""Leaves the gradients of a batch's mean loss in the network's parameters, and returns the loss."""
 
 
-def whole_backward(net: nn.Module, batch: Samples, loss: Loss) -> None:
+def whole_backward(net: nn.Module, batch: Samples, loss: Loss) -> Tensor:
     """Forward and backward pass in one piece."""
-    loss(net(batch.x), cast(Tensor, batch.y)).backward()
+    found = loss(net(batch.x), cast(Tensor, batch.y))
+    found.backward()
+    return found.detach()
 
 
 class Learner:
@@ -75,6 +78,7 @@ class Learner:
             self.module.parameters(), **recipe.optimizer.kwargs
         )
         self._order: Iterator[Tensor] = batches(recipe, len(samples), order)
+        self.curve = Curve()
         self._steps = 0
         self._masks = Noise(noise.initial_seed())
         self._drops = recipe.learning is None  # the first step shows whether there is dropout
@@ -95,7 +99,7 @@ class Learner:
         with seeded(self._masks.seed + self._steps, batch.x.device):
             self._optimizer.zero_grad()
             with self._masks.at() if self._drops else nullcontext() as masks:
-                self._backward(self._net, batch, self._loss)
+                self.curve.add(self._backward(self._net, batch, self._loss))
             self._drops = masks is not None and masks.calls > 0
             self._optimizer.step()
         self._steps += 1

@@ -69,8 +69,8 @@ class Simulated:
         self._rows = no_rows()
         wire.open(topology, self._router)
 
-    def step(self, number: int, batch: Samples, owners: Int64[Tensor, " rows"]) -> None:
-        """One training step on the mean loss of a batch.
+    def step(self, number: int, batch: Samples, owners: Int64[Tensor, " rows"]) -> Tensor | None:
+        """One training step on the mean loss of a batch, which is returned; None = there was no step.
 
         Args:
             number: from 0; before the first, hosts get their slices, after the last
@@ -79,22 +79,23 @@ class Simulated:
             owners: number of each row's owner, on the CPU.
         """
         self._begin(number, owners)
-        self._differentiate(number, batch)
+        loss = self._differentiate(number, batch)
         self._optimizer.step()
         self._optimizer.zero_grad()
         if number == self._topology.steps - 1:
             self._move_slices(to_hosts=False)
+        return loss
 
-    def _differentiate(self, number: int, batch: Samples) -> None:
+    def _differentiate(self, number: int, batch: Samples) -> Tensor:
         """Forward and backward pass: leaves gradients in the module, and tells the wire."""
         with seeded(self._noise.seed + number, batch.x.device):
             if any(self._wire.wants(number, kind) for kind in _WATCHED):
-                self._watched(batch)
-            else:
-                with self._noise.at():
-                    loss = self._mean(self._module(batch.x), batch.y)
-                loss.backward()
-                self._count_unseen(batch.x.element_size())
+                return self._watched(batch)
+            with self._noise.at():
+                loss = self._mean(self._module(batch.x), batch.y)
+            loss.backward()
+            self._count_unseen(batch.x.element_size())
+            return loss.detach()
 
     def _mean(self, logits: Tensor, labels: Tensor | None) -> Tensor:
         """The step's loss; a replica, which has some rows of the batch alone, takes its part of it."""
@@ -142,7 +143,7 @@ class Simulated:
         each = sum(_size(tensor) + HEADER_BYTES for tensor in self._owned[place].values())
         self._wire.count(kind, each * len(self._router.rows))
 
-    def _watched(self, batch: Samples) -> None:
+    def _watched(self, batch: Samples) -> Tensor:
         """Forward and backward pass stage by stage, with every message that somebody wants."""
         done, values = self._forward(batch.x)
         ends = [values[name] for name in self._graph.result.sources]
@@ -150,6 +151,7 @@ class Simulated:
         loss = self._mean(logits, batch.y)
         slopes = torch.autograd.grad(loss, ends)
         self._backward(done, values, dict(zip(self._graph.result.sources, slopes, strict=True)))
+        return loss.detach()
 
     def _forward(self, x: Tensor) -> tuple[list[Pass], dict[str, Tensor]]:
         done: list[Pass] = []
