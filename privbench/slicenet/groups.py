@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from privbench.contract import Load, Party, Traffic
+import numpy as np
+
+from privbench.contract import Bill, Carried, Cost, Load, Party, Traffic
 from privbench.errors import BudgetError, UsageError
+from privbench.slicenet.clock import typical_rows
 from privbench.slicenet.crowd import Device
-from privbench.slicenet.ledger import loads_of, traffic_of
-from privbench.slicenet.problem import Problem, Slicing, check_budgets, volume
+from privbench.slicenet.ledger import bill_of, loads_of, traffic_of
+from privbench.slicenet.problem import Problem, Slicing, check_budgets, needs_of, volume
+from privbench.slicenet.queues import Queues
 from privbench.slicenet.slicers.base import Slicer
 
 
@@ -142,6 +146,72 @@ def volume_of_groups(groups: Sequence[Group]) -> Fraction:
     return sum(
         (group.share * volume(group.problem, group.slicing) for group in groups), Fraction(0)
     )
+
+
+def bill_of_groups(
+    problem: Problem, groups: Sequence[Group], *, every: int, tail_flops: float = 0.0
+) -> Bill:
+    """What a typical step costs the crowd: replicas work side by side, and average now and then.
+
+    The seconds are those of the replica that takes longest, and an average's divided by ``every``:
+    hosts send their slices once the step is over, get the means back, and nobody computes meanwhile.
+
+    Args:
+        problem: of the whole crowd.
+        every: steps between averages.
+        tail_flops: as in ``timed``.
+    """
+    rows = typical_rows(problem)
+    means = _averages(problem, groups)
+    costs: dict[int, Cost] = {}
+    kinds: defaultdict[str, float] = defaultdict(float)
+    seconds = 0.0
+    for group in groups:
+        mine = [rows[n] if n in set(group.devices) else 0 for n in range(len(rows))]
+        memory = needs_of(group.problem, group.slicing).memory.tolist()
+        found = [Cost(party, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0) for party in problem.parties]
+        if sum(mine):
+            part = replace(group.problem, batch=sum(mine))
+            bill = bill_of(part, group.slicing, rows=mine, tail_flops=tail_flops)
+            found, seconds = list(bill.costs), max(seconds, bill.seconds)
+            for each in bill.kinds:
+                kinds[each.kind] += each.nbytes
+        for number in group.devices:
+            sent, received = float(means.sent[number]), float(means.received[number])
+            sent, received = sent / every, received / every
+            costs[number] = replace(
+                found[number],
+                sent=found[number].sent + sent,
+                received=found[number].received + received,
+                memory=memory[number],
+                joules=found[number].joules + problem.devices[number].joules(0.0, sent + received),
+            )
+    for kind, nbytes in means.kinds.items():
+        kinds[kind] += nbytes / every
+    return Bill(
+        "slicenet",
+        float(problem.batch),
+        float(seconds + means.end / every),
+        tuple(costs[number] for number in sorted(costs)),
+        tuple(Carried(kind, nbytes) for kind, nbytes in sorted(kinds.items())),
+    )
+
+
+def _averages(problem: Problem, groups: Sequence[Group]) -> Queues:
+    """One average of all slices, in which every replica saw rows: to the first replica and back."""
+    queues = Queues(problem.devices)
+    first, *others = groups
+    pairs: defaultdict[int, defaultdict[int, float]] = defaultdict(lambda: defaultdict(float))
+    for group in others:
+        for vertex, to, source in zip(
+            problem.vertices, first.slicing.hosts, group.slicing.hosts, strict=True
+        ):
+            pairs[to][source] += float(vertex.parameters * problem.element)
+    for to, sizes in pairs.items():
+        senders, nbytes = np.array(list(sizes)), np.array(list(sizes.values()))
+        there = queues.gather(senders, to, nbytes, np.zeros(len(senders)), "slice_weights")
+        queues.cast(to, senders, nbytes, float(there.max()), "slice_weights")
+    return queues
 
 
 def _part(problem: Problem, records: Sequence[int], devices: Sequence[int]) -> Problem:
