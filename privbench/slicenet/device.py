@@ -1,0 +1,392 @@
+"""Those who take part in a sliced network, each with nothing but what is its own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.optim import Optimizer
+
+from privbench.contract import Layer, Party, Samples, Slice, Spec, load_name
+from privbench.slicenet.cutting import Skeleton, Work, work_of
+from privbench.slicenet.graph import Stage
+from privbench.slicenet.noise import Noise
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""``(n, classes)`` outputs and ``(n,)`` labels to the mean loss, a scalar."""
+
+
+class Learner:
+    """Learns tensors of its own by an optimiser of its own.
+
+    Args:
+        optimizer: element-wise.
+        tensors: leaves; those that are not learned are left out.
+    """
+
+    def __init__(self, optimizer: Spec, tensors: Iterable[Tensor]) -> None:
+        self._spec, self._tensors = optimizer, [t for t in tensors if t.requires_grad]
+        self._optimizer: Optimizer | None = None
+
+    def learn(self) -> None:
+        """One step along the gradients that have come together."""
+        if not self._tensors:
+            return
+        if self._optimizer is None:  # now that the tensors have their initial values
+            self._optimizer = load_name(self._spec.target)(self._tensors, **self._spec.kwargs)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+
+class Coordinator:
+    """Holds stem and tail, adds up their gradients and learns.
+
+    Args:
+        optimizer: element-wise.
+        tensors: of stem and tail, as named in the state dict; they say shapes alone.
+    """
+
+    def __init__(self, optimizer: Spec, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = {
+            name: torch.zeros_like(tensor, requires_grad=True) for name, tensor in tensors.items()
+        }
+        self._learner = Learner(optimizer, self._tensors.values())
+
+    def hold(self, name: str, value: Tensor) -> None:
+        """Take in initial values."""
+        self._tensors[name].detach().copy_(value)
+
+    def part(self, name: str) -> Tensor:
+        """A copy of a tensor in force."""
+        return self._tensors[name].detach().clone()
+
+    def add(self, name: str, gradient: Tensor) -> None:
+        """Take in an owner's gradient."""
+        tensor = self._tensors[name]
+        tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+
+    def learn(self) -> None:
+        """One step."""
+        self._learner.learn()
+
+
+class Releaser:
+    """Hands out initial weights and puts the trained ones together; it is trusted and not attacked.
+
+    Args:
+        state: all tensors of the network, at first.
+        slices: who hosts what.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], slices: Sequence[Slice]) -> None:
+        self._slices = slices
+        self.state = {name: tensor.clone() for name, tensor in state.items()}
+
+    def part(self, name: str, piece: int | None) -> Tensor:
+        """What goes to the host of a tile, or (None) to the coordinator."""
+        tensor = self.state[name]
+        found = tensor if piece is None else self._slices[piece].part(tensor)
+        return torch.empty(0) if found is None else found.clone()
+
+    def hold(self, name: str, piece: int | None, value: Tensor) -> None:
+        """Put a part in its place."""
+        put(self.state, name, None if piece is None else self._slices[piece], value)
+
+
+def put(state: Mapping[str, Tensor], name: str, piece: Slice | None, value: Tensor) -> None:
+    """Write what a tile holds of a tensor where it belongs in the whole."""
+    tensor = state[name]
+    if piece is None or tensor.shape == value.shape:
+        tensor.copy_(value)
+    elif piece.columns is None or tensor.ndim < 2:
+        tensor[list(piece.units)] = value
+    else:
+        tensor[torch.tensor(piece.units)[:, None], torch.tensor(piece.columns)] = value
+
+
+@dataclass(frozen=True, eq=False)
+class Holdings:
+    """A device's own records.
+
+    Args:
+        records: their numbers, ascending.
+        samples: in the same order.
+    """
+
+    records: Int64[Tensor, " n"]
+    samples: Samples
+
+    def at(self, records: Int64[Tensor, " k"]) -> Samples:
+        """Those of these numbers."""
+        return self.samples[torch.searchsorted(self.records, records)]
+
+
+class Owner:
+    """Runs stem and tail on its own samples.
+
+    Args:
+        skeleton: of the network.
+        constants: tensors of stem and tail that are not learned; public.
+        holdings: its samples.
+        loss: mean over rows.
+    """
+
+    def __init__(
+        self, skeleton: Skeleton, constants: Mapping[str, Tensor], holdings: Holdings, loss: Loss
+    ) -> None:
+        self._skeleton, self._graph = skeleton, skeleton.graph
+        self._constants, self._holdings, self._loss = constants, holdings, loss
+        self._public: dict[str, Tensor] = {}
+        self._rows = torch.empty(0, dtype=torch.int64)
+        self._batch = Samples(torch.empty(0))
+        self._stem: dict[str, Tensor] = {}
+        self.received: dict[str, Tensor] = {}
+        self.arrived: dict[str, Tensor] = {}
+        self.slopes: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
+
+    def hear(self, name: str, value: Tensor) -> None:
+        """A broadcast of stem or tail."""
+        self._public[name] = value.clone().requires_grad_()
+
+    def begin(self, rows: Int64[Tensor, " n"], records: Int64[Tensor, " n"]) -> None:
+        """A step with some of its records, at these rows of the batch."""
+        self._rows, self._batch = rows, self._holdings.at(records)
+        self.received, self.arrived, self.slopes, self.gradients = {}, {}, {}, {}
+
+    def forward(self, noise: Noise) -> None:
+        """The stem."""
+        stages = self._graph.placed("stem")
+        with self._lent("stem"):
+            self._stem = self._graph.run(stages, {"": self._batch.x}, noise, rows=self._rows)
+
+    def value(self, layer: str) -> Tensor:
+        """Output of a layer of the stem."""
+        return self._stem[layer].detach()
+
+    def receive(self, layer: Layer, place: Any, payload: Tensor) -> None:
+        """Channels that the tail needs; ``place`` indexes them."""
+        if layer.name not in self.received:
+            shape = (len(self._rows), *layer.shape)
+            self.received[layer.name] = payload.new_zeros(shape)
+        self.received[layer.name][:, place] = payload
+
+    def receive_gradient(self, layer: str, place: Any, payload: Tensor) -> None:
+        """A consumer's part of the gradient of what left the stem."""
+        if layer not in self.arrived:
+            self.arrived[layer] = torch.zeros_like(self._stem[layer])
+        self.arrived[layer][:, place] += payload
+
+    def turn(self, batch: int, noise: Noise) -> None:
+        """The tail, the loss, and the gradients of what fed the tail."""
+        stages = self._graph.placed("tail")
+        inside = {stage.layer.name for stage in stages}
+        needed = dict.fromkeys(n for s in stages for n in s.layer.inputs if n not in inside)
+        fed = {
+            name: (self.received[name] if name in self.received else self.value(name))
+            .detach()
+            .requires_grad_()
+            for name in needed
+        }
+        with self._lent("tail"):
+            values = self._graph.run(stages, fed, noise, rows=self._rows)
+            logits = self._graph.result(values, noise, rows=self._rows)
+            labels = self._batch.y if self._batch.y is not None else torch.empty(0)
+            loss = self._loss(logits, labels) * (len(self._rows) / batch)
+        found = self._gradients("tail", [loss], None, list(fed.values()))
+        for name, slope in zip(fed, found, strict=True):
+            if name in self._stem:
+                self.receive_gradient(name, slice(None), slope)
+            else:
+                self.slopes[name] = slope
+
+    def backward(self) -> None:
+        """The gradient of the stem."""
+        ends = [name for name in self.arrived if self._stem[name].requires_grad]
+        given = [self.arrived[name] for name in ends]
+        self._gradients("stem", [self._stem[name] for name in ends], given, [])
+        self._stem = {}
+
+    def _gradients(
+        self, place: str, outs: list[Tensor], given: list[Tensor] | None, wanted: list[Tensor]
+    ) -> list[Tensor]:
+        names = self._learned(place)
+        own = [self._public[name] for name in names]
+        found = torch.autograd.grad(outs, [*wanted, *own], given, allow_unused=True)
+        filled = [
+            torch.zeros_like(asked) if each is None else each
+            for asked, each in zip([*wanted, *own], found, strict=True)
+        ]
+        self.gradients |= dict(zip(names, filled[len(wanted) :], strict=True))
+        return filled[: len(wanted)]
+
+    def _learned(self, place: str) -> list[str]:
+        stages = self._graph.placed(place)
+        return [name for stage in stages for name in stage.tensors if name in self._public]
+
+    def _lent(self, place: str) -> Any:
+        names = [name for stage in self._graph.placed(place) for name in stage.tensors]
+        return self._skeleton.lent({name: (self._public | self._constants)[name] for name in names})
+
+
+class Host:
+    """Computes its tiles of body stages.
+
+    Args:
+        name: of the device.
+        skeleton: of the network.
+        slices: its tiles.
+        optimizer: element-wise; each host runs its own.
+    """
+
+    def __init__(
+        self, name: Party, skeleton: Skeleton, slices: Sequence[Slice], optimizer: Spec
+    ) -> None:
+        pieces: defaultdict[str, list[Slice]] = defaultdict(list)
+        for piece in slices:
+            pieces[piece.layer].append(piece)
+        self.name = name
+        self._shapes = {stage.layer.name: stage.layer.shape for stage in skeleton.graph.stages}
+        stages: list[Stage] = [s for s in skeleton.graph.placed("body") if s.layer.name in pieces]
+        self.works: dict[str, Work] = {
+            stage.layer.name: work_of(skeleton, stage, pieces[stage.layer.name]) for stage in stages
+        }
+        self.needs = frozenset(source for work in self.works.values() for source in work.sources)
+        self._learner = Learner(optimizer, [t for w in self.works.values() for t in w.trained()])
+        self._values: dict[str, Tensor] = {}
+        self.flows: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._added: dict[str, Tensor] = {}
+        self._outs: dict[str, Tensor] = {}
+        self._given: dict[str, Tensor] = {}
+        self._deltas: dict[str, Tensor] = {}
+
+    def begin(self) -> None:
+        """Forget the last step."""
+        self._values, self.flows, self._sums, self._added = {}, {}, {}, {}
+        self._outs, self._given, self._deltas = {}, {}, {}
+
+    def receive(self, layer: Layer, batch: int, rows: Any, place: Any, payload: Tensor) -> None:
+        """Channels that a tile needs; ``rows`` and ``place`` index rows of the batch and channels."""
+        if layer.name not in self._values:
+            self._values[layer.name] = payload.new_zeros((batch, *layer.shape))
+        _Spot(self._values[layer.name], rows, place).put(payload)
+
+    def spread(self, layer: str, noise: Noise) -> None:
+        """What the device's tiles add to the map of a layer."""
+        work = self.works[layer]
+        known = self._values[work.sources[0]]
+        for source in work.stage.layer.inputs:
+            if source not in self._values:  # beside others, and none of it is needed
+                shape = (len(known), *self._shapes[source])
+                self._values[source] = known.new_zeros(()).expand(shape)
+        self._sums[layer] = work.spread(self._values, noise)
+
+    def partial(self, layer: str, units: tuple[int, ...]) -> Tensor:
+        """The part of it for a block of channels."""
+        return self._sums[layer][:, place_of(units, self.works[layer].touched)]
+
+    def add(self, layer: str, units: tuple[int, ...], payload: Tensor) -> None:
+        """What another host adds to a block that this one finishes."""
+        if layer not in self._added:
+            self._added[layer] = torch.zeros_like(self._sums[layer])
+        self._added[layer][:, place_of(units, self.works[layer].touched)] += payload
+
+    def finish(self, layer: str, noise: Noise) -> None:
+        """The finished channels of a layer."""
+        work = self.works[layer]
+        if work.finished:
+            total = self._sums[layer]
+            if layer in self._added:
+                total = total + self._added.pop(layer)
+            total = total[:, place_of(work.finished, work.touched)]
+            self._outs[layer] = work.finish(total, noise)
+        del self._sums[layer]
+
+    def out(self, layer: str, rows: Any, units: tuple[int, ...]) -> Tensor:
+        """Some of them, for some rows."""
+        place = place_of(units, self.works[layer].finished)
+        return _Spot(self._outs[layer], rows, place).get()
+
+    def receive_gradient(
+        self, layer: str, rows: Any, units: tuple[int, ...], payload: Tensor
+    ) -> None:
+        """A consumer's part of the gradient of what this host made."""
+        if layer not in self._given:
+            self._given[layer] = torch.zeros_like(self._outs[layer])
+        place = place_of(units, self.works[layer].finished)
+        _Spot(self._given[layer], rows, place).add(payload)
+
+    def turn(self, layer: str) -> None:
+        """From the gradient of the finished channels to that of their sums."""
+        work = self.works[layer]
+        if work.finished:
+            given = self._given.pop(layer, None)
+            delta = work.back_to_sum(
+                torch.zeros_like(self._outs[layer]) if given is None else given
+            )
+            shape = (len(delta), len(work.touched), *delta.shape[2:])
+            self._deltas[layer] = delta.new_zeros(shape)
+            self._deltas[layer][:, place_of(work.finished, work.touched)] = delta
+
+    def delta(self, layer: str, units: tuple[int, ...]) -> Tensor:
+        """The gradient of a block's sum."""
+        return self._deltas[layer][:, place_of(units, self.works[layer].touched)]
+
+    def receive_delta(self, layer: Layer, units: tuple[int, ...], payload: Tensor) -> None:
+        """The gradient of the sum of a block that another host finishes."""
+        touched = self.works[layer.name].touched
+        if layer.name not in self._deltas:
+            shape = (len(payload), len(touched), *layer.map_shape[1:])
+            self._deltas[layer.name] = payload.new_zeros(shape)
+        self._deltas[layer.name][:, place_of(units, touched)] = payload
+
+    def backward(self, layer: str) -> None:
+        """From the gradients of the sums to those of weights and of what was fed."""
+        flows = self.works[layer].back_to_entries(self._deltas.pop(layer))
+        for source, flow in flows.items():
+            self.flows[source] = self.flows[source] + flow if source in self.flows else flow
+
+    def learn(self) -> None:
+        """One step."""
+        self._learner.learn()
+
+
+@dataclass(frozen=True, eq=False)
+class _Spot:
+    """Some rows and channels of a tensor; ``rows`` None = all."""
+
+    tensor: Tensor
+    rows: Any
+    place: Any
+
+    @property
+    def _index(self) -> Any:
+        if self.rows is None or isinstance(self.place, slice):
+            return (slice(None) if self.rows is None else self.rows, self.place)
+        return (self.rows[:, None], self.place)
+
+    def get(self) -> Tensor:
+        return self.tensor[self._index]
+
+    def put(self, payload: Tensor) -> None:
+        self.tensor[self._index] = payload
+
+    def add(self, payload: Tensor) -> None:
+        self.tensor[self._index] += payload
+
+
+def place_of(units: Sequence[int], among: Sequence[int]) -> Any:
+    """Where channels stand in a row of channels: a slice where they stand side by side."""
+    if tuple(units) == tuple(among):
+        return slice(None)
+    first = among.index(units[0])
+    if tuple(among[first : first + len(units)]) == tuple(units):
+        return slice(first, first + len(units))
+    at = {unit: place for place, unit in enumerate(among)}
+    return torch.tensor([at[unit] for unit in units])
