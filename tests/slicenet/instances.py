@@ -86,6 +86,9 @@ def chain(layers: Sequence[Layer], tiling: str, stem: int) -> Network:
     columns = stem // max(1, layers[0].area)
     for depth, layer in enumerate(layers):
         name = f"layer{depth}"
+        if depth:
+            before = layers[depth - 1]
+            columns = before.blocks * before.channels * (before.pooled if layer.kernel == 1 else 1)
         parts = {"output": 1, "input": layer.blocks, "grid": len(sources) or layer.blocks}[tiling]
         outs = 1 if tiling == "input" else layer.blocks
         whole = replace(layer, blocks=outs, channels=layer.channels * layer.blocks // outs)
@@ -100,7 +103,6 @@ def chain(layers: Sequence[Layer], tiling: str, stem: int) -> Network:
                 net.flows.append(Flow(name, (row[0],), (partial,), tuple(row[1:])))
         sources = tuple(row[0] for row in tiles)
         numbers = (whole.channels * whole.pooled,) * outs
-        columns = layer.channels * layer.blocks
     net.flows.append(Flow("exit", sources, numbers, (), True))
     return net
 
