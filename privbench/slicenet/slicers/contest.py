@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from privbench.slicenet.problem import Slicing
+from privbench.slicenet.slicers.coarse import kinds_fit, multilevel
 from privbench.slicenet.slicers.costs import Costs
 from privbench.slicenet.slicers.refine import Search
 from privbench.slicenet.slicers.repair import fixed, refusal, repair
 from privbench.slicenet.slicers.seeds import intervals, orders, whole
 
-_SHORT, _LONG = 1500.0, 20_000.0  # work of a heat and of the final, in vertices put in
 _FINALISTS = 2
+_CYCLES = 2  # times that a finalist is coarsened and refined again
+_CROWDED = 4000  # kinds; more leave time for few seeds
 
 
 def best(costs: Costs, seeds: Sequence[Slicing], effort: float, seed: int) -> Slicing:
     """The slicing of least volume that any seed leads to.
+
+    Call ``check_hope`` before: it costs nothing where there is none.
 
     Args:
         costs: the problem in arrays.
@@ -23,38 +27,52 @@ def best(costs: Costs, seeds: Sequence[Slicing], effort: float, seed: int) -> Sl
         effort: work, 1 = seconds for some hundred vertices.
         seed: of random choices.
 
-    Call ``check_hope`` before: it costs nothing where there is none.
-
     Raises:
         BudgetError: no seed leads to a slicing within budgets.
     """
-    heats = [fresh for fresh in _starts(costs, seeds, seed)]
-    ready = [search for search in heats if repair(search, effort * _SHORT)]
+    kinds = len(costs.kinds)
+    short, long = effort * (1500 + 4 * kinds), effort * (20_000 + 20 * kinds)
+    heats = _starts(costs, seeds, seed, short)
+    ready = [search for search in heats if repair(search, short)]
     if not ready:
-        ready = [search for search in heats if repair(search, effort * _LONG / 4)]
+        ready = [search for search in heats if repair(search, max(long, 5000.0))]
     if not ready:
         raise refusal(min(heats, key=lambda search: search.missing))
     for search in ready:
-        search.anneal(effort * _SHORT, 0.1, 0.01)
+        search.anneal(short / 2, 0.1, 0.01)
     ready.sort(key=lambda search: search.account.price)
-    for search in ready[:_FINALISTS]:
-        search.anneal(effort * _LONG / _FINALISTS, 0.3, 0.01)
-    return min(ready, key=lambda search: search.account.price).account.slicing()
+    finals = [_final(search, seed, long / _FINALISTS) for search in ready[:_FINALISTS]]
+    return min(finals, key=lambda search: search.account.price).account.slicing()
 
 
-def _starts(costs: Costs, seeds: Sequence[Slicing], seed: int) -> list[Search]:
+def _final(search: Search, seed: int, work: float) -> Search:
+    """Betters a slicing by clusters and one by one."""
+    if kinds_fit(search.costs):
+        search.anneal(work, 0.3, 0.01)
+        return search
+    for cycle in range(_CYCLES):
+        other = multilevel(search.costs, seed + cycle, work / _CYCLES, search)
+        if not other.pool and other.account.price < search.account.price:
+            search = other
+    return search
+
+
+def _starts(costs: Costs, seeds: Sequence[Slicing], seed: int, work: float) -> list[Search]:
     found: list[Search] = []
-    for devices in orders(costs):
+    crowded = len(costs.kinds) > _CROWDED
+    for devices in orders(costs)[: 1 if crowded else None]:
         search = Search(costs, seed)
         search.pool = intervals(search, devices)
         search.keep()
         found.append(search)
-    for backward in (False, True):
+    for backward in () if crowded else (False, True):
         search = Search(costs, seed)
         pool = whole(costs)
         search.pool = search.fill(pool, sorted(pool, reverse=backward))
         search.keep()
         found.append(search)
+    if not kinds_fit(costs):
+        found += [multilevel(costs, seed + turn, work) for turn in range(1 if crowded else 2)]
     for slicing in seeds:
         search = Search(costs, seed)
         fixed(search, slicing)

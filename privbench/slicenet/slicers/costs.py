@@ -122,7 +122,7 @@ def costs_of(problem: Problem, guards: tuple[Guard, ...] = ()) -> Costs:
         tuple(kind_of),
         np.array([sum(flow.numbers) for flow in problem.flows], dtype=np.float64),
         np.array([not flow.sources for flow in problem.flows], dtype=bool),
-        *_ends(kinds, len(problem.flows)),
+        *ends_of(kinds, len(problem.flows)),
         float(scale),
         np.array([float(round(scale * (1 - Fraction(share)))) for share in problem.shares]),
         float(problem.element * problem.batch),
@@ -149,9 +149,10 @@ def _kind(
     )
 
 
-def _ends(
+def ends_of(
     kinds: tuple[Kind, ...], flows: int
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """Kinds that need each flow, and kinds that make it."""
     targets: list[list[int]] = [[] for _ in range(flows)]
     sources: list[list[int]] = [[] for _ in range(flows)]
     for number, kind in enumerate(kinds):
