@@ -21,6 +21,7 @@ import membership
 import pages
 import seal
 import shadows
+import slicing
 from figure import Circumstances, Figure, Group, Measurement
 
 HERE = Path(__file__).resolve().parent
@@ -84,6 +85,30 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
             what="`sink=wandb` on the compare study",
             asked="under 5 % more",
             run=shown.dashboard,
+        ),
+        Measurement(
+            name="slicing-optimum",
+            what="hypergraph over the proven optimum",
+            asked="median within 2 %, worst within 10 %",
+            run=slicing.optimum,
+        ),
+        Measurement(
+            name="slicing-volume",
+            what="hypergraph against METIS, layerwise and Mt-KaHyPar",
+            asked="at least 15 % less on average, never more; at most 1.05",
+            run=slicing.baselines,
+        ),
+        Measurement(
+            name="slicing-alexnet",
+            what="slicers on the AlexNet-style network",
+            asked="at most the best of the others",
+            run=slicing.table,
+        ),
+        Measurement(
+            name="slicing-speed",
+            what="slicing for 1,000 devices; 20,000 vertices",
+            asked="under 10 s; under 60 s",
+            run=slicing.speed,
         ),
     )
 
