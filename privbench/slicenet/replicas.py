@@ -72,11 +72,11 @@ class _Copy(Simulated):
         self._step = self.masks.step = number
         self._rows = torch.arange(len(rows))
 
-    def differentiate(self, batch: Samples, owners: Int64[Tensor, " rows"]) -> None:
-        """Gradients of the mean loss of a whole batch, as far as its own rows go."""
+    def differentiate(self, batch: Samples, owners: Int64[Tensor, " rows"]) -> Tensor:
+        """Gradients of the mean loss of a whole batch, as far as its own rows go; its part of it."""
         self._weight = len(self.rows) / len(owners)
         self._router.begin(self._step, owners[self.rows])
-        self._differentiate(self._step, batch[self.rows.to(batch.x.device)])
+        return self._differentiate(self._step, batch[self.rows.to(batch.x.device)])
 
     def learn(self) -> None:
         """A step of its body, on the mean over its own rows."""
@@ -144,8 +144,8 @@ class Replicated:
         )
         wire.open(topology, ReplicaRouter(topology))
 
-    def step(self, number: int, batch: Samples, owners: Int64[Tensor, " rows"]) -> None:
-        """One training step; arguments as those of ``Simulated.step``."""
+    def step(self, number: int, batch: Samples, owners: Int64[Tensor, " rows"]) -> Tensor:
+        """One training step; arguments and loss as those of ``Simulated.step``."""
         there = self._replica_of[owners]
         for place, copy in enumerate(self._copies):
             copy.attend(number, (there == place).nonzero().flatten())
@@ -157,14 +157,14 @@ class Replicated:
             self._wire.hold(number, self._state())
         self._broadcast(number, len(owners.unique()))
         learning = [copy for copy in self._copies if len(copy.rows)]
-        for copy in learning:
-            copy.differentiate(batch, owners)
+        losses = [copy.differentiate(batch, owners) for copy in learning]
         self._update(learning)
         last = number == self._topology.steps - 1
         if last or (number + 1) % self._every == 0:
             self._average(number)
         if last:
             self._copies[0].move(to_hosts=False, owned=True)
+        return torch.stack(losses).sum()
 
     def _state(self) -> dict[str, Tensor]:
         """Parameters in force: the first replica's, and where the others differ theirs too."""

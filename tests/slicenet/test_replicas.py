@@ -188,6 +188,19 @@ def slowly(told):
     yield [m.state_dict() for m in modules]
 
 
+def losses(told, slow):
+    """The mean loss of each step's rows, each under the weights of its replica."""
+    place = replica_of_owners(told.trained.topology)
+    for (step, owners), states in zip(told.tap.owners.items(), slow, strict=True):
+        batch = told.population.train[told.population.noted[step]]
+        module, found = told.trained.net.module().double(), []
+        for number, state in enumerate(states):
+            module.load_state_dict(state)
+            mine = place[owners] == number
+            found.append(F.cross_entropy(module(batch.x[mine]), batch.y[mine], reduction="sum"))
+        yield sum(found).detach() / len(owners)
+
+
 @pytest.mark.parametrize(
     "every, batch, settings",
     [
@@ -206,6 +219,8 @@ def test_it_learns_what_plain_modules_learn_that_average_as_it_says(every, batch
             assert furthest(own, state) < 1e-10
             steps += 1
     assert steps == 3 * topology.steps
+    alone = [float(loss) for loss in losses(told, slow)]
+    assert told.trained.losses == pytest.approx(alone)
     assert furthest(told.trained.net.weights, last[0]) < 1e-10
 
 
