@@ -184,9 +184,14 @@ def _broadcast(topology: Topology, step: int, state: dict[str, Tensor]) -> Itera
 def _slices(
     seat: Seat, topology: Topology, step: int, state: dict[str, Tensor]
 ) -> Iterable[Weights]:
-    """The rows and columns of each layer that the seat hosts."""
-    for piece in topology.slices:
-        if piece.party not in seat.parties:
+    """The rows and columns of each layer that the seat hosts, or is sent a copy of."""
+    copied = {
+        each.home
+        for each in topology.handovers
+        if each.reason == "copy" and each.step == step and each.receiver in seat.parties
+    }
+    for home, piece in zip(topology.slices, topology.slices_at(step), strict=True):
+        if piece.party not in seat.parties and home.party not in copied:
             continue
         own = {n: topology.name_at(n, piece.party) for n in topology.layer(piece.layer).parameters}
         parts = {name: piece.part(state.get(own[name], state[name])) for name in own}

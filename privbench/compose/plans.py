@@ -24,7 +24,7 @@ from privbench.report.report import Names
 
 OUTSIDE = (
     "hydra", "out", "workers", "again", "debug", "row", "study", "folder", "crowd", "slicer", "tiling",
-    "report", "sink",
+    "faults", "report", "sink",
 )  # fmt: skip
 """Keys that do not belong to what a run is: paths and names, and what a regime has taken in."""
 

@@ -12,7 +12,9 @@ from privbench.plugins import Listing, hint, listing, search
 ONE_RUN = ("regime", "threat", "attack")
 """A word that names one of these makes it one run, not a study."""
 
-OBJECTS = ("data", "model", "crowd", "slicer", "regime", "threat", "attack", "defense", "sink")
+OBJECTS = (
+    "data", "model", "crowd", "slicer", "faults", "regime", "threat", "attack", "defense", "sink",
+)  # fmt: skip
 """Groups whose choices are objects: their settings need not stand in the yaml to be set."""
 
 OPTIONAL = ("study", "defense", "sink")

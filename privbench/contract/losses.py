@@ -16,7 +16,8 @@ class Handover:
         home: the device that ``Topology.slices`` gives these slices to.
         sender, receiver: who handed over, and who got them.
         reason: ``copy`` (kept in case, not computed with), ``take_over`` (the receiver hosts them
-            from its copy), ``restart`` (it hosts them from their initial weights) or ``return``.
+            from an older copy, or from what it had when it left; nothing was sent), ``restart`` (from
+            their initial weights, which the releaser sends) or ``return``.
     """
 
     step: int
@@ -39,12 +40,13 @@ class Losses:
         messages_lost: sent and not received, repetitions included.
         bytes_resent: of messages that were sent again.
         bytes_copied: of slices handed over, copies included.
-        take_overs: slices that a buddy hosted from its copy, counted by home and time.
-        returns: slices that went back.
+        take_overs: times that a device's slices were hosted on by another, or from an older copy.
+        returns: times that they went back.
         parameters_stale: numbers that were set back to an older copy.
         parameters_reset: numbers that were set back to their initial values.
         seconds: of the whole run, in simulated time.
-        seconds_lost: of these, what it would have taken less without faults.
+        seconds_lost: of these, those of steps after which the weights were what they were before, and
+            what all others took beyond an undisturbed step.
     """
 
     steps_without_host: int = 0

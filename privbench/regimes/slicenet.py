@@ -37,6 +37,8 @@ from privbench.regimes.training import started, total_steps
 from privbench.slicenet.bills import bills_of
 from privbench.slicenet.crowd import Crowd, Uniform
 from privbench.slicenet.engine import COORDINATOR, RELEASER, Simulated
+from privbench.slicenet.faults import Faults
+from privbench.slicenet.faulty import Faulty
 from privbench.slicenet.graph import Graph, parameters_of
 from privbench.slicenet.groups import bill_of_groups, grouped, loads_of_groups, traffic_of_groups
 from privbench.slicenet.ops import BATCH_NORMS
@@ -52,6 +54,7 @@ from privbench.slicenet.tiles import (
     tiles_of,
     vertices_of,
 )
+from privbench.slicenet.watch import Outage, outage_of
 from privbench.wire.wire import Wire
 
 ELEMENTWISE: Mapping[str, int] = MappingProxyType(
@@ -84,6 +87,7 @@ class SliceNet(Regime):
         replicas: copies of the network, each hosted by devices of its own and trained on their rows
             (see ``Replicated``).
         average_every: steps after which replicas average their slices; not read with one alone.
+        faults: devices that leave or are slow, messages that are lost; none unless asked for.
 
     Raises:
         NotApplicable: the network is no chain, or has too few layers.
@@ -100,6 +104,7 @@ class SliceNet(Regime):
     stem: int = 1  # layers
     replicas: int = 1
     average_every: int = 1  # steps
+    faults: Faults = field(default_factory=Faults)
 
     def train(
         self, net: Net, population: Population, wire: Wire, rng: torch.Generator, device: str
@@ -120,8 +125,12 @@ class SliceNet(Regime):
         )
         problem = self.problem(graph, recipe, [len(share) for share in shares])
         topology = self._topology(graph, problem, recipe, shares, samples.x.shape[1:], wire)
+        outage = None if self.faults.quiet else outage_of(self.faults, graph, problem, topology)
+        if outage is not None:
+            topology = replace(topology, handovers=outage.course.handovers)
         noise = child_rng(rng, "noise").initial_seed()
-        engine = self._engine(module, graph, topology, wire, recipe, noise, samples.x.shape[1:])
+        shape = samples.x.shape[1:]
+        engine = self._engine(module, graph, topology, wire, recipe, noise, shape, outage)
         curve = Curve()
         visits = _run(engine, recipe, population, samples, shares, topology.steps, rng, curve)
         body = sum(vertex.flops for vertex in problem.vertices)
@@ -129,8 +138,8 @@ class SliceNet(Regime):
             net=finite(net.holding(module)),
             recipe=recipe,
             trainer=self.trainer,
-            topology=topology,
-            bytes_per_sample=sum(wire.bytes.values()) / visits,
+            topology=_counted(topology, engine),
+            bytes_per_sample=sum(wire.bytes.values()) / max(visits, 1),
             flops_per_sample=body + problem.owner_flops,
             losses=curve.points(),
         )
@@ -144,6 +153,7 @@ class SliceNet(Regime):
         recipe: Recipe,
         noise: int,
         shape: Sequence[int],
+        outage: Outage | None,
     ) -> Simulated | Replicated:
         """What trains ``module``."""
 
@@ -153,6 +163,8 @@ class SliceNet(Regime):
 
         if self.replicas == 1:
             made = optimizer(module.parameters())
+            if outage is not None:
+                return Faulty(outage, module, graph, topology, wire, made, recipe.loss, noise)
             return Simulated(module, graph, topology, wire, made, recipe.loss, noise)
         built = [(module, graph)]
         for _ in range(1, self.replicas):
@@ -181,7 +193,11 @@ class SliceNet(Regime):
 
     def _check(self) -> None:
         super()._check()
-        parts = (("crowd", Crowd, "crowd=uniform"), ("slicer", Slicer, "slicer=greedy"))
+        parts = (
+            ("crowd", Crowd, "crowd=uniform"),
+            ("slicer", Slicer, "slicer=greedy"),
+            ("faults", Faults, "faults=none"),
+        )
         for name, kind, example in parts:
             part = getattr(self, name)
             if not isinstance(part, kind):
@@ -201,11 +217,20 @@ class SliceNet(Regime):
                     f"out, or type regime.{name}=1"
                 )
 
+        if self.replicas > 1 and not self.faults.quiet:
+            raise UsageError(
+                f"regime.replicas={self.replicas} with faults: devices of several replicas cannot fail "
+                "yet; leave regime.replicas out, or choose faults=none"
+            )
+
     def equivalent(self) -> Regime | None:
         """Centralized training with the same settings: one step of the crowd is one of SGD.
 
-        None where several replicas part between two averages, or remember different gradients.
+        None where several replicas part between two averages, or remember different gradients, and
+        where devices fail.
         """
+        if not self.faults.quiet:
+            return None
         plain = self.optimizer == "torch.optim.SGD" and not self.optimizer_args.get("momentum")
         if self.replicas > 1 and not (self.average_every == 1 and plain):
             return None
@@ -290,11 +315,20 @@ def _run(
     visits = 0
     for step in counted(range(steps)):
         positions = next(order)
+        if isinstance(engine, Faulty):
+            positions = positions[engine.present(step, owner_of[positions])]
         population.note(step, positions)
         batch = samples[positions.to(samples.x.device)]
         curve.add(engine.step(step, batch, owner_of[positions]))
         visits += len(positions)
     return visits
+
+
+def _counted(topology: Topology, engine: Simulated | Replicated) -> Topology:
+    """With what was lost, where anything could be."""
+    if isinstance(engine, Faulty):
+        return replace(topology, losses=engine.losses())
+    return topology
 
 
 def _check_rows_apart(module: nn.Module, replicas: int) -> None:
