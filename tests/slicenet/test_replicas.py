@@ -10,7 +10,8 @@ from crowds import EVERYTHING, Keeps, mlp, start, trained
 from torch import nn
 from twin import Twin
 
-from privbench.contract import HEADER_BYTES, MessageDefense, Seat, Spec, load_name
+from attacks.reconstruction.ridge_decoder import RidgeDecoder
+from privbench.contract import HEADER_BYTES, MessageDefense, Public, Seat, Spec, load_name
 from privbench.errors import BudgetError, UsageError
 from privbench.regimes.centralized import Centralized
 from privbench.regimes.slicenet import SliceNet
@@ -27,6 +28,8 @@ from privbench.slicenet.slicers.layerwise import Layerwise
 from privbench.slicenet.slicers.random import Random
 from privbench.slicenet.tiles import slices_of, tiles_of
 from privbench.slicenet.trace import trace
+from privbench.threats.crowd import Host
+from privbench.views import Facts, views_of
 from privbench.wire.tap import Capture, Recorder
 from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
@@ -414,6 +417,33 @@ def test_a_recording_is_cut_like_what_was_sent(tmp_path):
         for one, other in zip(read, kept, strict=True):
             assert named(one) == named(other)
             assert torch.equal(one.payload, other.payload)
+
+
+def test_a_host_holds_the_weights_of_its_own_replica(tmp_path):
+    wire = Wire((Recorder(tmp_path, Capture()),))
+    told = trained(regime(2, every=3, epochs=1), NET, SHAPE, taps=False)
+    told.regime.train(told.net, told.population, wire, told.rng, "cpu")
+    wire.taps[0].close()
+    found, topology = Transcript(tmp_path), told.trained.topology
+    threat = Host(steps="all")
+    facts = Facts(Public(), lambda rows: None, lambda rows, owned: rows, lambda steps: ())
+    views = views_of(found, topology, threat, threat.seats(topology), RidgeDecoder(), facts)
+    apart = 0
+    for view in views:
+        place = topology.replica(view.seat.parties[0])
+        hosted = topology.hosted(view.seat.parties[0])
+        for held in (weights for weights in view.weights if weights.layer in hosted):
+            state = found.state(held.step)
+            for name, tensor in held.tensors.items():
+                key = f"{name}@1" if place and held.step % 3 else name
+                whole = state[key] if held.units is None else state[key][list(held.units)]
+                assert torch.equal(tensor, whole)
+                apart += key != name
+        for message in view.messages:
+            owners = {topology.owners[k] for k in found.owners[message.step][message.rows].tolist()}
+            if message.kind in TRAFFIC:
+                assert {topology.replica(owner) for owner in owners} == {place}
+    assert apart > 10
 
 
 # who is dealt where
