@@ -37,6 +37,7 @@ from privbench.regimes.training import started, total_steps
 from privbench.slicenet.bills import bills_of
 from privbench.slicenet.crowd import Crowd, Uniform
 from privbench.slicenet.engine import COORDINATOR, RELEASER, Simulated
+from privbench.slicenet.engines import Distributed, Engine, InOneProcess, Job
 from privbench.slicenet.faults import Faults
 from privbench.slicenet.faulty import Faulty
 from privbench.slicenet.graph import Graph, parameters_of
@@ -87,6 +88,7 @@ class SliceNet(Regime):
         replicas: copies of the network, each hosted by devices of its own and trained on their rows
             (see ``Replicated``).
         average_every: steps after which replicas average their slices; not read with one alone.
+        engine: all devices computed in one process, or in processes of their own.
         faults: devices that leave or are slow, messages that are lost; none unless asked for.
 
     Raises:
@@ -104,6 +106,7 @@ class SliceNet(Regime):
     stem: int = 1  # layers
     replicas: int = 1
     average_every: int = 1  # steps
+    engine: Engine = field(default_factory=InOneProcess)
     faults: Faults = field(default_factory=Faults)
 
     def train(
@@ -130,9 +133,14 @@ class SliceNet(Regime):
             topology = replace(topology, handovers=outage.course.handovers)
         noise = child_rng(rng, "noise").initial_seed()
         shape = samples.x.shape[1:]
-        engine = self._engine(module, graph, topology, wire, recipe, noise, shape, outage)
-        curve = Curve()
-        visits = _run(engine, recipe, population, samples, shares, topology.steps, rng, curve)
+        curve, engine = Curve(), None
+        if isinstance(self.engine, Distributed):
+            order, owner_of = _order(recipe, samples, shares, topology.steps, rng)
+            parts = (module, graph, topology, wire, recipe, noise, self.stem, samples)
+            visits = _apart(self.engine, Job(*parts, owner_of, order), population, curve)
+        else:
+            engine = self._engine(module, graph, topology, wire, recipe, noise, shape, outage)
+            visits = _run(engine, recipe, population, samples, shares, topology.steps, rng, curve)
         body = sum(vertex.flops for vertex in problem.vertices)
         return Trained(
             net=finite(net.holding(module)),
@@ -197,6 +205,7 @@ class SliceNet(Regime):
             ("crowd", Crowd, "crowd=uniform"),
             ("slicer", Slicer, "slicer=greedy"),
             ("faults", Faults, "faults=none"),
+            ("engine", Engine, "engine=simulated"),
         )
         for name, kind, example in parts:
             part = getattr(self, name)
@@ -324,7 +333,31 @@ def _run(
     return visits
 
 
-def _counted(topology: Topology, engine: Simulated | Replicated) -> Topology:
+def _order(
+    recipe: Recipe,
+    samples: Samples,
+    shares: Sequence[Int64[Tensor, " share"]],
+    steps: int,
+    rng: torch.Generator,
+) -> tuple[list[Int64[Tensor, " rows"]], Int64[Tensor, " records"]]:
+    """The batches of all steps, and the number of each record's owner."""
+    owner_of = torch.zeros(len(samples), dtype=torch.int64)
+    for number, share in enumerate(share for share in shares if len(share)):
+        owner_of[share] = number
+    order = batches(recipe, len(samples), child_rng(rng, "batches"))
+    return [next(order) for _ in range(steps)], owner_of
+
+
+def _apart(engine: Distributed, job: Job, population: Population, curve: Curve) -> int:
+    """All steps in processes of their own; how many records were visited."""
+    for step, positions in enumerate(job.batches):
+        population.note(step, positions)
+    for loss in engine.train(job):
+        curve.add(loss)
+    return sum(map(len, job.batches))
+
+
+def _counted(topology: Topology, engine: Simulated | Replicated | None) -> Topology:
     """With what was lost, where anything could be."""
     if isinstance(engine, Faulty):
         return replace(topology, losses=engine.losses())

@@ -149,6 +149,7 @@ class Owner:
         self.arrived: dict[str, Tensor] = {}
         self.slopes: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
+        self.loss = 0.0
 
     def hear(self, name: str, value: Tensor) -> None:
         """A broadcast of stem or tail."""
@@ -198,6 +199,7 @@ class Owner:
             logits = self._graph.result(values, noise, rows=self._rows)
             labels = self._batch.y if self._batch.y is not None else torch.empty(0)
             loss = self._loss(logits, labels) * (len(self._rows) / batch)
+        self.loss = float(loss.detach())
         found = self._gradients("tail", [loss], None, list(fed.values()))
         for name, slope in zip(fed, found, strict=True):
             if name in self._stem:
@@ -231,7 +233,8 @@ class Owner:
 
     def _lent(self, place: str) -> Any:
         names = [name for stage in self._graph.placed(place) for name in stage.tensors]
-        return self._skeleton.lent({name: (self._public | self._constants)[name] for name in names})
+        known = {**self._constants, **self._public}
+        return self._skeleton.lent({name: known[name] for name in names})
 
 
 class Host:

@@ -180,10 +180,17 @@ class Program:
         with seeded(self._noise.seed + number, CPU):
             self._forward()
             self._backward()
-        for learner in (*self._hosts.values(), *([self._coordinator] if self._coordinator else [])):
-            learner.learn()
+        for host in self._hosts.values():
+            host.learn()
+        if self._coordinator is not None:
+            self._coordinator.learn()
         if last:
             self._carry(self.schedule.handed_in(), self._handed_in, self._put)
+
+    @property
+    def loss(self) -> float:
+        """Its owners' part of the mean loss of the last step's batch."""
+        return sum(self._owners[n].loss for n in self.schedule.groups if n in self._owners)
 
     def part(self, part: Part) -> Tensor:
         """A copy of what a party of this process holds."""

@@ -113,15 +113,21 @@ class Gloo(Transport):
     Args:
         listener: hears what is sent.
         home: rank of the process in which each party lives.
+        rank: of this process.
         dtype: of all payloads.
         patience: to wait for another process, in seconds.
     """
 
     def __init__(
-        self, listener: Listener, home: Mapping[Party, int], dtype: torch.dtype, patience: float
+        self,
+        listener: Listener,
+        home: Mapping[Party, int],
+        rank: int,
+        dtype: torch.dtype,
+        patience: float,
     ) -> None:
         super().__init__(listener)
-        self._home, self._rank, self._dtype = home, dist.get_rank(), dtype
+        self._home, self._rank, self._dtype = home, rank, dtype
         self._patience = timedelta(seconds=patience)
 
     def _delivered(

@@ -113,7 +113,7 @@ def agree(told, steps=20):
     central = train(told.trained.recipe, told.population.train, told.rng).weights
     program, heard = walked(told)
     state = program.releaser.state
-    for (piece, name), value in program.counters().items():
+    for (_, name), value in program.counters().items():
         state[name] = value
     assert furthest(state, central) < 1e-10
     assert furthest(told.trained.net.weights, central) < 1e-12
