@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -11,11 +10,13 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from privbench.contract import HEADER_BYTES, Message, Party, Samples, Slice, Topology, no_rows
+from privbench.contract import HEADER_BYTES, Message, Party, Samples, Topology, no_rows
+from privbench.slicenet.derive import FLOW, MAP, PARTS, Plan, plan_of
 from privbench.slicenet.graph import Graph, parameters_of
 from privbench.slicenet.links import OWNER
 from privbench.slicenet.noise import Noise, seeded
-from privbench.slicenet.passes import Back, Pass, forward, partial_sum, replaced
+from privbench.slicenet.owners import of_rows, plain, rerun
+from privbench.slicenet.passes import Back, Pass, forward, part_of, partial_sum, replaced
 from privbench.slicenet.router import CO_HOSTS, CrowdRouter
 from privbench.wire.router import EVERYONE
 from privbench.wire.wire import Wire
@@ -60,11 +61,7 @@ class Simulated:
         self._travelling = frozenset(graph.travelling)
         self._host()
         self._owned = {place: parameters_of(graph.placed(place)) for place in ("stem", "tail")}
-        stem = [stage.layer.name for stage in graph.placed("stem")]
-        self._ends = {
-            "stem": [name for name in stem if name in self._travelling],
-            "tail": list(graph.result.sources),
-        }
+        self._plain = {place: plain(graph.placed(place)) for place in ("stem", "tail")}
         self._step = 0
         self._rows = no_rows()
         wire.open(topology, self._router)
@@ -113,6 +110,9 @@ class Simulated:
         self._hand_over()
         if self._wire.wants(number, "slice_weights"):
             self._wire.hold(number, self._module.state_dict())
+        if self._derived("gradient").maps or self._derived("partial_sum").sums:
+            needed = [stage for stage in self._stages if stage.layer.name in self._plan.layers]
+            self._wire.lend(number, {n: t for stage in needed for n, t in stage.tensors.items()})
         for place in ("stem", "tail") if len(owners) else ():
             for name in self._owned[place]:
                 self._broadcast(f"{place}_weights", name)
@@ -121,9 +121,12 @@ class Simulated:
         """Who hosts what from this step on."""
         self._links = self._router.links
         self._sums = {layer.name: self._links.sums(layer.name) for layer in self._graph.layers}
-        self._hosted: defaultdict[tuple[Party, str], list[Slice]] = defaultdict(list)
-        for piece in self._links.pieces:
-            self._hosted[piece.party, piece.layer].append(piece)
+
+        self._plan = plan_of(self._graph, self._links)
+
+    def _derived(self, kind: str) -> Plan:
+        """Of which layers messages of this kind need not be worked out now."""
+        return self._plan if self._wire.derives(self._step, kind) else Plan()
 
     def _hand_over(self) -> None:
         """Slices change hands where devices fail; here none does."""
@@ -171,22 +174,21 @@ class Simulated:
         sums = self._sums[ran.stage.layer.name]
         if not sums:
             return ran
-        if not self._wire.wants(self._step, "partial_sum"):
-            count = self._router.tally.sums(
-                ran.stage.layer.name, len(ran.mapped), ran.mapped.element_size()
-            )
+        name, derived = ran.stage.layer.name, self._derived("partial_sum").sums
+        if name in derived or not self._wire.wants(self._step, "partial_sum"):
+            count = self._router.tally.sums(name, len(ran.mapped), ran.mapped.element_size())
             self._wire.count("partial_sum", count)
+            if name in derived:
+                self._lay_by("partial_sum", name, ran.mapped.new_empty(len(ran.mapped), 0), PARTS)
             return ran
         whole = ran.mapped.detach().clone()
         changed = False
         for each in sums:
-            total = partial_sum(ran, self._pieces(ran, each.reducer, each.units))
+            total = self._sum(ran, each.reducer, each.units)
             altered = False
             for host in each.others:
-                part = partial_sum(ran, self._pieces(ran, host, each.units))
-                sent = self._message(
-                    "partial_sum", ran.stage.layer.name, part, host, each.reducer, each.units
-                )
+                part = self._sum(ran, host, each.units)
+                sent = self._message("partial_sum", name, part, host, each.reducer, each.units)
                 got = self._wire.send(sent)
                 altered = altered or got.payload is not part
                 total = total + got.payload.to(total)
@@ -203,6 +205,7 @@ class Simulated:
     ) -> None:
         """From the gradients of the last values to every parameter's."""
         flows: dict[str, list[tuple[Pass, Back]]] = {stage.layer.name: [] for stage in self._stages}
+        deltas: dict[str, Tensor] = {}
         arrived = dict(slopes)  # at the owners: gradients of what leaves stem and tail
         for ran in reversed(done):
             name = ran.stage.layer.name
@@ -212,12 +215,22 @@ class Simulated:
             if name in self._travelling:
                 gradient, arrived[name] = self._returned(ran, gradient, flows[name])
             back = self._to_hosts(ran, ran.backward(gradient))
+            deltas[name] = back.delta
+            self._lay_flows_by(name, back)
             for tensor, value in back.tensors.items():
                 ran.stage.tensors[tensor].grad = value
             for source in back.flows:
                 flows[source].append((ran, back))
         for place in ("tail", "stem"):
-            self._owners_send(place, values, arrived)
+            self._owners_send(place, done, deltas, values, arrived)
+
+    def _lay_flows_by(self, name: str, back: Back) -> None:
+        """What others' messages follow from."""
+        plan = self._derived("gradient")
+        if name in plan.maps:
+            self._lay_by("gradient", name, back.delta, MAP)
+        for source in plan.flows.get(name, ()):
+            self._lay_by("gradient", source, back.flows[source], FLOW, name)
 
     def _to_hosts(self, ran: Pass, back: Back) -> Back:
         """Reducers tell the other hosts the gradient of the sum that they computed together."""
@@ -250,10 +263,13 @@ class Simulated:
         inside = [b.flows[name] for r, b in flows if r.stage.layer.place == ran.stage.layer.place]
         stem = ran.stage.layer.place == "stem"
         local = sum(inside[1:], inside[0]) if stem and inside else None
-        if not self._wire.wants(self._step, "gradient"):
+        derived = name in self._derived("gradient").sources
+        if derived or not self._wire.wants(self._step, "gradient"):
             element = whole.element_size()
             count = self._router.tally.layer(name, self._router.rows, element)
             self._wire.count("gradient", count)
+            if derived:
+                self._lay_parts_by(name, whole, flows)
             return whole, whole if local is None else whole - local
         changed = False
         total = torch.zeros_like(whole)
@@ -261,7 +277,7 @@ class Simulated:
             total += kept
         for need in self._links.consumers(name):
             units = tuple(range(whole.shape[1])) if need.units is None else need.units
-            part = self._part(name, need.party, flows)
+            part = part_of(self._links, name, need.party, flows)
             part = part if need.units is None else part[:, list(units)]
             sent = self._message("gradient", name, part, need.party, EVERYONE, units)
             got = self._wire.send(sent)
@@ -271,35 +287,41 @@ class Simulated:
             return whole, total
         return (total if local is None else total + local), total
 
-    def _part(self, name: str, party: Party, flows: Sequence[tuple[Pass, Back]]) -> Tensor:
-        """One device's part of a gradient, or that of the tails of all owners."""
-        parts = []
-        for ran, back in flows:
-            stage = ran.stage.layer
-            if stage.place == "tail" and party == OWNER:
-                parts.append(back.flows[name])
-            elif stage.place != "tail" and party != OWNER:
-                mine = [
-                    piece
-                    for piece in self._hosted[party, stage.name]
-                    if any(need.layer == name for need in piece.needs)
-                ]
-                if mine:
-                    parts.append(ran.part(name, mine, back))
-        return sum(parts[1:], parts[0])
+    def _lay_parts_by(self, name: str, whole: Tensor, flows: Sequence[tuple[Pass, Back]]) -> None:
+        """Hosts' parts are derived; owners' follow from labels, which no recording has."""
+        self._lay_by("gradient", name, whole.new_empty(len(whole), 0), PARTS)
+        if any(need.party == OWNER for need in self._links.consumers(name)):
+            self._lay_by(
+                "gradient", name, part_of(self._links, name, OWNER, flows), EVERYONE, OWNER
+            )
+
+    def _lay_by(
+        self, kind: str, layer: str, payload: Tensor, receiver: Party, sender: Party = EVERYONE
+    ) -> None:
+        self._wire.lay_by(self._message(kind, layer, payload, sender, receiver))
 
     def _owners_send(
-        self, place: str, values: dict[str, Tensor], arrived: dict[str, Tensor]
+        self,
+        place: str,
+        done: Sequence[Pass],
+        deltas: dict[str, Tensor],
+        values: dict[str, Tensor],
+        arrived: dict[str, Tensor],
     ) -> None:
         """Each owner sends the gradient of its own rows, one message a parameter tensor."""
         kind = f"{place}_gradient"
         if not self._wire.wants(self._step, kind):
             self._count_owned(kind, place)
             return
+        mine = [ran for ran in done if ran.stage.layer.place == place]
         totals: dict[str, Tensor] = {}
         changed = False
         for owner, rows in self._router.groups():
-            for name, value in self._own_gradients(place, values, arrived, rows).items():
+            if self._plain[place]:
+                found = of_rows(mine, deltas, rows)
+            else:
+                found = rerun(self._graph, place, values, arrived, rows, self._noise)
+            for name, value in found.items():
                 message = Message(
                     self._step, "train", owner, COORDINATOR, kind, name, None, value, rows
                 )
@@ -309,32 +331,6 @@ class Simulated:
                 totals[name] = totals[name] + added if name in totals else added
         for name, total in totals.items() if changed else ():
             self._owned[place][name].grad = total
-
-    def _own_gradients(
-        self,
-        place: str,
-        values: dict[str, Tensor],
-        arrived: dict[str, Tensor],
-        rows: Int64[Tensor, " k"],
-    ) -> dict[str, Tensor]:
-        """What an owner finds for the tensors of stem or tail: it runs them on its own rows."""
-        stages = self._graph.placed(place)
-        inside = {stage.layer.name for stage in stages}
-        needed = {name for stage in stages for o in stage.operands for name in o.sources}
-        fed = {name: values[name].detach()[rows] for name in needed - inside}
-        own = self._graph.run(stages, fed, self._noise, rows=rows)
-        ends = [name for name in self._ends[place] if own[name].requires_grad]
-        tensors = self._owned[place]
-        found = torch.autograd.grad(
-            [own[name] for name in ends],
-            list(tensors.values()),
-            [arrived[name][rows] for name in ends],
-            allow_unused=True,
-        )
-        return {
-            name: torch.zeros_like(tensor) if each is None else each
-            for (name, tensor), each in zip(tensors.items(), found, strict=True)
-        }
 
     def _broadcast(self, kind: str, name: str) -> None:
         """The stem or tail in force, to the owners of this step's rows."""
@@ -390,10 +386,11 @@ class Simulated:
             self._step, "train", sender, receiver, kind, layer, held, payload, self._rows
         )
 
-    def _pieces(self, ran: Pass, host: Party, units: tuple[int, ...]) -> list[Slice]:
-        """A host's tiles of one block."""
-        mine = self._hosted[host, ran.stage.layer.name]
-        return [piece for piece in mine if piece.units == units]
+    def _sum(self, ran: Pass, host: Party, units: tuple[int, ...]) -> Tensor:
+        """What a host's tiles add to one block."""
+        (opened,) = ran.opened
+        hosted = self._links.hosted(host, ran.stage.layer.name)
+        return partial_sum(ran.stage, opened, [piece for piece in hosted if piece.units == units])
 
 
 def _size(tensor: Tensor) -> int:

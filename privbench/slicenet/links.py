@@ -5,7 +5,7 @@ The rules stand here once; the router cuts messages by them, the tally counts by
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from privbench.contract import Layer, Party, Slice
@@ -66,14 +66,18 @@ class Links:
         self.layers = {layer.name: layer for layer in layers}
         self.pieces = tuple(slices)
         self._slices: dict[str, list[Slice]] = {name: [] for name in self.layers}
+        self._hosted: dict[tuple[Party, str], list[Slice]] = {}
         needed: dict[str, dict[Party, set[int] | None]] = {name: {} for name in self.layers}
         for piece in slices:
             self._slices[piece.layer].append(piece)
+            self._hosted.setdefault((piece.party, piece.layer), []).append(piece)
             for need in piece.needs:
                 mine = needed[need.layer]
-                known = mine.get(piece.party, set())
-                both = known is not None and need.units is not None
-                mine[piece.party] = {*known, *need.units} if both else None  # type: ignore[misc]
+                known = mine.setdefault(piece.party, set())
+                if known is not None and need.units is not None:
+                    known.update(need.units)
+                else:
+                    mine[piece.party] = None
         self._consumers = {
             name: tuple(
                 Part(party, None if units is None else tuple(sorted(units)))
@@ -85,7 +89,15 @@ class Links:
             if layer.place == "tail":
                 for name in layer.inputs:
                     if self.layers[name].place == "body":
-                        self._consumers[name] += (Part(OWNER, None),)
+                        others = [p for p in self._consumers[name] if p.party != OWNER]
+                        self._consumers[name] = (*others, Part(OWNER, None))
+        self._needs = {name: {p.party: p for p in parts} for name, parts in self._consumers.items()}
+        self._makers = {name: self._made(layer) for name, layer in self.layers.items()}
+        self._maker_of = {
+            name: {unit: place for place, part in enumerate(parts) for unit in part.units or ()}
+            for name, parts in self._makers.items()
+        }
+        self._sums = {name: _added_up(pieces) for name, pieces in self._slices.items()}
 
     @property
     def travelling(self) -> tuple[Layer, ...]:
@@ -96,50 +108,73 @@ class Links:
         """Tiles of a body layer."""
         return self._slices[layer]
 
+    def hosted(self, party: Party, layer: str) -> Sequence[Slice]:
+        """Tiles of a layer that a party hosts."""
+        return self._hosted.get((party, layer), ())
+
     def consumers(self, layer: str) -> tuple[Part, ...]:
         """Who needs which channels of a layer, each party once."""
         return self._consumers[layer]
 
     def makers(self, layer: str) -> tuple[Part, ...]:
         """Who makes which channels of a layer, block by block."""
-        if self.layers[layer].place == "stem":
-            return (Part(OWNER, None),)
-        return tuple(Part(s.party, s.units) for s in self._slices[layer] if s.reduces)
+        return self._makers[layer]
 
-    def links(self, layer: str, receiver: Party | None = None) -> Iterator[Link]:
-        """Links of a layer, in the direction of the forward pass; of one receiver where one is named."""
-        makers = self.makers(layer)
-        for need in self._consumers[layer]:
-            if receiver not in (None, need.party):
-                continue
-            wanted = None if need.units is None else set(need.units)
-            for made in makers:
-                units = _common(made.units, need.units, wanted)
-                if units != () and made.party != need.party:
-                    yield Link(made.party, need.party, units)
+    def maker_of(self, layer: str) -> Mapping[int, int]:
+        """For each channel of a body layer the place of its maker among ``makers``."""
+        return self._maker_of[layer]
+
+    def links(
+        self, layer: str, receiver: Party | None = None, near: Collection[Party] | None = None
+    ) -> Iterator[Link]:
+        """Links of a layer, in the direction of the forward pass.
+
+        Args:
+            receiver: only those to this party; None = to all.
+            near: only those that begin or end at one of these parties; None = all.
+        """
+        makers = list(enumerate(self._makers[layer]))
+        few = [(n, made) for n, made in makers if near is None or made.party in near]
+        needs = self._consumers[layer]
+        if receiver is not None:
+            needs = (self._needs[layer][receiver],) if receiver in self._needs[layer] else ()
+        for need in needs:
+            chosen = makers if near is None or need.party in near else few
+            if need.units is None or self.layers[layer].place == "stem":
+                for _, made in chosen:
+                    if made.party != need.party:
+                        units = made.units if need.units is None else need.units
+                        yield Link(made.party, need.party, units)
+            elif chosen:
+                yield from self._some(layer, need, dict(chosen))
+
+    def _some(self, layer: str, need: Part, makers: Mapping[int, Part]) -> Iterator[Link]:
+        """Links to a party that needs some channels alone."""
+        found: dict[int, list[int]] = {}
+        for unit in need.units or ():
+            found.setdefault(self._maker_of[layer][unit], []).append(unit)
+        for place in sorted(found):
+            if place in makers and makers[place].party != need.party:
+                yield Link(makers[place].party, need.party, tuple(found[place]))
 
     def sums(self, layer: str) -> tuple[Sum, ...]:
         """Blocks of a layer that more than one device adds up."""
-        blocks: dict[tuple[int, ...], dict[Party, None]] = {}
-        for piece in self._slices[layer]:
-            blocks.setdefault(piece.units, {})[piece.party] = None
-        return tuple(
-            Sum(units, *_first(list(parties)))
-            for units, parties in blocks.items()
-            if len(parties) > 1
-        )
+        return self._sums[layer]
+
+    def _made(self, layer: Layer) -> tuple[Part, ...]:
+        if layer.place == "stem":
+            return (Part(OWNER, None),)
+        return tuple(Part(s.party, s.units) for s in self._slices[layer.name] if s.reduces)
+
+
+def _added_up(pieces: Sequence[Slice]) -> tuple[Sum, ...]:
+    blocks: dict[tuple[int, ...], dict[Party, None]] = {}
+    for piece in pieces:
+        blocks.setdefault(piece.units, {})[piece.party] = None
+    return tuple(
+        Sum(units, *_first(list(parties))) for units, parties in blocks.items() if len(parties) > 1
+    )
 
 
 def _first(parties: list[Party]) -> tuple[Party, tuple[Party, ...]]:
     return parties[0], tuple(parties[1:])
-
-
-def _common(
-    made: tuple[int, ...] | None, need: tuple[int, ...] | None, wanted: set[int] | None
-) -> tuple[int, ...] | None:
-    """Channels in both; None = all."""
-    if made is None:
-        return need
-    if wanted is None:
-        return made
-    return tuple(unit for unit in made if unit in wanted)

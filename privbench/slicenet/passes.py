@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn import grad
 
-from privbench.contract import Slice
+from privbench.contract import Party, Slice
 from privbench.slicenet.graph import Stage
+from privbench.slicenet.links import OWNER, Links
 from privbench.slicenet.noise import Noise
 
 _CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
@@ -73,7 +74,7 @@ class Pass:
         Channels that no tile works on hold values of no meaning.
         """
         flow = back.flows[source]
-        if len({(p.units, p.columns) for p in pieces}) == 0 or self._covered(source, pieces):
+        if covered(self.stage, source, pieces):
             return flow
         if self.stage.sort == "join":
             kept = torch.zeros_like(back.delta)
@@ -81,30 +82,8 @@ class Pass:
                 kept[:, list(piece.units)] = back.delta[:, list(piece.units)]
             (found,) = _gradients(self.mapped, [self.entries[source]], kept)
             return found
-        return self._layer_part(source, pieces, back.delta)
-
-    def _covered(self, source: str, pieces: Sequence[Slice]) -> bool:
-        """Do the tiles have all that depends on the channels that they work on?"""
-        if any(piece.whole for piece in pieces):
-            return True
-        if self.stage.sort == "join":
-            strands = [s.source for operand in self.stage.operands for s in operand.strands]
-            return strands.count(source) == 1
-        each = self.stage.layer.channels // self.stage.groups
-        return all(piece.columns is not None and len(piece.units) == each for piece in pieces)
-
-    def _layer_part(self, source: str, pieces: Sequence[Slice], delta: Tensor) -> Tensor:
-        """By the transposed layer, for the rows and columns of the weight that the tiles hold."""
         (opened,) = self.opened
-        gradient = torch.zeros_like(opened)
-        by_columns: dict[tuple[int, ...], list[int]] = {}
-        for piece in pieces:
-            by_columns.setdefault(inputs_of(self.stage, piece), []).extend(piece.units)
-        for inputs, units in by_columns.items():
-            weight, groups = _weight(self.stage, sorted(units), inputs)
-            given = delta[:, sorted(units)]
-            add = _transposed(self.stage, opened[:, list(inputs)].shape, weight, given, groups)
-            gradient[:, list(inputs)] += add
+        gradient = layer_part(self.stage, opened.shape, pieces, back.delta)
         entry = self.entries[source]
         if opened is entry:
             return gradient
@@ -142,15 +121,74 @@ def replaced(done: Pass, mapped: Tensor, noise: Noise | None = None) -> Pass:
     return Pass(done.stage, done.entries, done.opened, shifted, done.stage.closing(shifted, noise))
 
 
-def partial_sum(done: Pass, pieces: Sequence[Slice]) -> Tensor:
-    """What tiles of one block add to its map, without bias, ``(n, units, ...)``; detached."""
-    (opened,) = done.opened
+def part_of(
+    links: Links, source: str, party: Party, flows: Sequence[tuple[Pass, Back]]
+) -> Float[Tensor, "n channels ..."]:
+    """One device's part of the gradient of a layer, or that of the tails of all owners.
+
+    Args:
+        flows: passes of the stages that work on the layer, and their gradients.
+    """
+    parts = []
+    for ran, back in flows:
+        stage = ran.stage.layer
+        if stage.place == "tail" and party == OWNER:
+            parts.append(back.flows[source])
+        elif stage.place != "tail" and party != OWNER:
+            hosted = links.hosted(party, stage.name)
+            mine = [piece for piece in hosted if any(need.layer == source for need in piece.needs)]
+            if mine:
+                parts.append(ran.part(source, mine, back))
+    return sum(parts[1:], parts[0])
+
+
+def covered(stage: Stage, source: str, pieces: Sequence[Slice]) -> bool:
+    """Do tiles of a stage have all that depends on those channels of a source on which they work?"""
+    if any(piece.whole for piece in pieces):
+        return True
+    if stage.sort == "join":
+        strands = [s.source for operand in stage.operands for s in operand.strands]
+        return strands.count(source) == 1
+    each = stage.layer.channels // stage.groups
+    return all(piece.columns is not None and len(piece.units) == each for piece in pieces)
+
+
+def layer_part(
+    stage: Stage, size: torch.Size, pieces: Sequence[Slice], delta: Float[Tensor, "n units ..."]
+) -> Float[Tensor, "n inputs ..."]:
+    """What tiles of a layer add to the gradient of its operand, whose size it is told.
+
+    By the transposed layer, for the rows and columns of the weight that the tiles hold.
+
+    Args:
+        delta: gradient of the layer's map.
+    """
+    gradient = torch.zeros(size, dtype=delta.dtype, device=delta.device)
+    by_columns: dict[tuple[int, ...], list[int]] = {}
+    for piece in pieces:
+        by_columns.setdefault(inputs_of(stage, piece), []).extend(piece.units)
+    for inputs, units in by_columns.items():
+        weight, groups = _weight(stage, sorted(units), inputs)
+        given = delta[:, sorted(units)]
+        part = torch.Size((size[0], len(inputs), *size[2:]))
+        add = _transposed(stage, part, weight, given, groups)
+        if len(inputs) == size[1]:
+            gradient += add
+        else:
+            gradient[:, list(inputs)] += add
+    return gradient
+
+
+def partial_sum(
+    stage: Stage, opened: Float[Tensor, "n inputs ..."], pieces: Sequence[Slice]
+) -> Float[Tensor, "n units ..."]:
+    """What tiles of one block add to its map, without bias; detached."""
     total: Tensor | None = None
     with torch.no_grad():
         for piece in pieces:
-            inputs = inputs_of(done.stage, piece)
-            weight, groups = _weight(done.stage, piece.units, inputs)
-            part = _applied(done.stage, opened[:, list(inputs)], weight, groups)
+            inputs = inputs_of(stage, piece)
+            weight, groups = _weight(stage, piece.units, inputs)
+            part = _applied(stage, opened[:, list(inputs)], weight, groups)
             total = part if total is None else total + part
     return cast(Tensor, total)
 

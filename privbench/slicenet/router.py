@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from privbench.contract import HEADER_BYTES, Message, Party, Seat, Topology
+from privbench.errors import StorageError
+from privbench.slicenet.derive import FLOW, MAP, PARTS, Bare, Step
 from privbench.slicenet.links import OWNER, Link, Links
 from privbench.slicenet.tally import Tally
-from privbench.wire.router import EVERYONE, Router
+from privbench.wire.router import EVERYONE, Kept, Router
 
 CO_HOSTS = "*sum"
 """Receiver of a gradient that a reducer sends to those who added to its block."""
@@ -49,6 +52,9 @@ class CrowdRouter(Router):
     - ``stem_weights``, ``tail_weights`` from the coordinator to ``EVERYONE``: to each owner of the
       batch.
 
+    - ``gradient`` of a layer's channels and ``partial_sum`` of a layer, to ``PARTS``: what each host
+      sends is derived from what was laid by in the same step; that itself is nobody's message.
+
     All else goes from one party to another as it is.
     """
 
@@ -59,6 +65,13 @@ class CrowdRouter(Router):
         self.links, self.tally = self._plan(0)
         self._owners: Int64[Tensor, " rows"] | None = None
         self._groups: dict[Party, tuple[Int64[Tensor, " n"], int]] = {}
+        self._kept: Callable[[int], Kept] | None = None
+        self._bare = Bare(topology.net, topology.layers)
+        self._last: tuple[int, Step] | None = None
+
+    def reads(self, kept: Callable[[int], Kept]) -> None:
+        """Derive what was not recorded."""
+        self._kept = kept
 
     @property
     def rows(self) -> dict[Party, int]:
@@ -80,23 +93,53 @@ class CrowdRouter(Router):
     ) -> Iterable[Message]:
         """The messages that a seat sees of this one."""
         self.begin(message.step, owners)
-        kept: dict[tuple[int, tuple[int, ...] | None], Tensor] = {}
-        places = {unit: place for place, unit in enumerate(message.units or ())}
-        for route in self._routes(message):
-            if not seat.sees(route.sender, route.receiver):
+        near = (
+            None if seat.everything else {*seat.parties, *(p for ends in seat.links for p in ends)}
+        )
+        if message.receiver == PARTS:
+            derive = self._sums if message.kind == "partial_sum" else self._gradients
+            return derive(message, seat, near)
+        if message.receiver in (MAP, FLOW):
+            return ()
+        routes = self._routes(message, near)
+        return _cut(message, [r for r in routes if seat.sees(r.sender, r.receiver)])
+
+    def _gradients(
+        self, message: Message, seat: Seat, near: Collection[Party] | None
+    ) -> Iterator[Message]:
+        """Each host's part of the gradient of a layer."""
+        links = self.links.links(message.layer, near=_open(near))
+        for party, own in groupby(links, key=lambda link: link.receiver):
+            if party == OWNER:
                 continue
-            rows = message.rows if route.rows is None else route.rows
-            key = (id(route.rows), route.units)  # the groups keep their tensors alive
-            if key not in kept:
-                kept[key] = _part(message, route, places)
-            yield replace(
-                message,
-                sender=route.sender,
-                receiver=route.receiver,
-                units=message.units if route.units is None else route.units,
-                payload=kept[key],
-                rows=rows,
+            every = (r for link in own for r in self._along(party, link.sender, link, near))
+            routes = [route for route in every if seat.sees(route.sender, route.receiver)]
+            if routes:
+                part = self._step(message.step).gradient(message.layer, party)
+                units = tuple(range(part.shape[1]))
+                yield from _cut(replace(message, units=units, payload=part), routes)
+
+    def _sums(
+        self, message: Message, seat: Seat, near: Collection[Party] | None
+    ) -> Iterator[Message]:
+        """Each host's partial sums."""
+        for each in self.links.sums(message.layer):
+            for host in each.others:
+                if seat.sees(host, each.reducer):
+                    part = self._step(message.step).partial_sum(message.layer, host, each.units)
+                    route = _Route(host, each.reducer, None, None)
+                    yield from _cut(replace(message, units=each.units, payload=part), [route])
+
+    def _step(self, number: int) -> Step:
+        """What a step's messages are derived from; built anew for another step."""
+        if self._kept is None:
+            raise StorageError(
+                "a message is derived from others of its step, but nobody gave the recording; expected "
+                "a router that a Transcript has opened"
             )
+        if self._last is None or self._last[0] != number:
+            self._last = (number, Step(self._bare, self.links, self._kept(number)))
+        return self._last[1]
 
     def nbytes(self, message: Message) -> int:
         """Bytes of all of them on the wire, headers included."""
@@ -137,7 +180,8 @@ class CrowdRouter(Router):
             for k, rows in zip(present.tolist(), groups, strict=True)
         }
 
-    def _routes(self, message: Message) -> Iterator[_Route]:
+    def _routes(self, message: Message, near: Collection[Party] | None = None) -> Iterator[_Route]:
+        """What a whole message stands for; at least all of it that begins or ends near some parties."""
         if not message.receiver.startswith("*"):
             yield _Route(message.sender, message.receiver, None, None)
         elif message.kind in ("stem_weights", "tail_weights"):
@@ -149,22 +193,49 @@ class CrowdRouter(Router):
                     for host in each.others:
                         yield _Route(message.sender, host, None, None)
         elif message.kind == "activation":
-            for link in self.links.links(message.layer):
-                yield from self._along(link.sender, link.receiver, link)
+            for link in self.links.links(message.layer, near=_open(near)):
+                yield from self._along(link.sender, link.receiver, link, near)
         else:
-            for link in self.links.links(message.layer, message.sender):
-                yield from self._along(link.receiver, link.sender, link)
+            for link in self.links.links(message.layer, message.sender, _open(near)):
+                yield from self._along(link.receiver, link.sender, link, near)
 
-    def _along(self, sender: Party, receiver: Party, link: Link) -> Iterator[_Route]:
+    def _along(
+        self, sender: Party, receiver: Party, link: Link, near: Collection[Party] | None
+    ) -> Iterator[_Route]:
         """One direction of a link: one message, or one for each owner at its open end."""
         if OWNER not in (sender, receiver):
             yield _Route(sender, receiver, link.units, None)
             return
+        other = receiver if sender == OWNER else sender
         for owner, (rows, count) in self._groups.items():
-            start = owner if sender == OWNER else sender
-            end = owner if receiver == OWNER else receiver
-            if start != end:
+            if owner != other and (near is None or other in near or owner in near):
+                start = owner if sender == OWNER else sender
+                end = owner if receiver == OWNER else receiver
                 yield _Route(start, end, link.units, rows, count)
+
+
+def _open(near: Collection[Party] | None) -> Collection[Party] | None:
+    """Some of the parties may be owners, so the open end of a link is near too."""
+    return None if near is None else {*near, OWNER}
+
+
+def _cut(message: Message, routes: Sequence[_Route]) -> Iterator[Message]:
+    """The parts of a whole message that go along these routes; equal ones share their numbers."""
+    kept: dict[tuple[int, tuple[int, ...] | None], Tensor] = {}
+    places = {unit: place for place, unit in enumerate(message.units or ())}
+    for route in routes:
+        rows = message.rows if route.rows is None else route.rows
+        key = (id(route.rows), route.units)  # the groups keep their tensors alive
+        if key not in kept:
+            kept[key] = _part(message, route, places)
+        yield replace(
+            message,
+            sender=route.sender,
+            receiver=route.receiver,
+            units=message.units if route.units is None else route.units,
+            payload=kept[key],
+            rows=rows,
+        )
 
 
 def _part(message: Message, route: _Route, places: dict[int, int]) -> Tensor:

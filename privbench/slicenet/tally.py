@@ -100,7 +100,7 @@ def _counted(links: Links, name: str) -> tuple[Count, Count, Mapping[Party, Coun
     for part in makers:
         made[part.party] += Count(len(part.units or ()) * size, 1)
     everything = sum(made.values(), Count())
-    maker_of = {unit: number for number, part in enumerate(makers) for unit in part.units or ()}
+    maker_of = links.maker_of(name)
     between, owners = Count(), Count()
     for need in consumers:
         if need.party == OWNER:

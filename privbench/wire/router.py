@@ -7,7 +7,8 @@ and sends it once; its router cuts from it the blocks that devices would have se
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from jaxtyping import Int64
 from torch import Tensor
@@ -18,8 +19,24 @@ EVERYONE = "*"
 """Sender or receiver of a message that is kept whole, to be cut by a router."""
 
 
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What a recording has of one step: all a router may derive messages from.
+
+    Args:
+        messages: as the regime sent them, in order.
+        state: parameters in force; empty where none were kept.
+    """
+
+    messages: tuple[Message, ...]
+    state: Mapping[str, Tensor]
+
+
 class Router(ABC):
     """Cuts whole messages; built again from a stored topology by ``from_topology``-like constructors."""
+
+    def reads(self, kept: Callable[[int], Kept]) -> None:  # noqa: B027 - most need it not
+        """From now on it cuts what was recorded, of which ``kept`` gives a step."""
 
     @abstractmethod
     def begin(self, step: int, owners: Int64[Tensor, " rows"]) -> None:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from jaxtyping import Int64
-from safetensors.torch import save_file
 from torch import Tensor
 
 from privbench.contract import ROW_KINDS, Message, Topology
 from privbench.errors import UsageError
 from privbench.wire import codec
 from privbench.wire.router import Router
+
+OWNED, STATE, LENT = "owners-", "state-", "lent-"
+"""Beginnings of the names of files that hold owners, parameters of seats, and parameters of none."""
+
+OWNERS = 1000  # steps whose owners go into one file
+WAITING = 4  # files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +55,13 @@ class Capture:
 
 
 class Tap(ABC):
-    """Listens on a wire. Draws no random numbers and changes nothing."""
+    """Listens on a wire. Draws no random numbers and changes nothing.
+
+    ``derives`` says that it can do without messages which follow from others of the same step and the
+    parameters in force (see ``Wire.derives``).
+    """
+
+    derives: ClassVar[bool] = False
 
     @abstractmethod
     def open(self, topology: Topology, router: Router) -> None:
@@ -69,6 +83,9 @@ class Tap(ABC):
     def hold(self, step: int, state: Mapping[str, Tensor]) -> None:
         """The network's parameters in force during this step."""
 
+    def lend(self, step: int, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most need it not
+        """Parameters in force, for a tap that derives; others have no use for them."""
+
     @abstractmethod
     def close(self) -> None:
         """Training is over."""
@@ -77,11 +94,16 @@ class Tap(ABC):
 class Recorder(Tap):
     """Streams what it keeps to a folder, in chunks, so that memory stays bounded.
 
+    A thread of its own writes, so that training need not wait for the disk unless the disk is slower
+    than training. Payloads are kept as they are until they are written: nobody may overwrite them.
+
     Args:
         folder: an empty folder of its own.
         capture: what is kept.
         chunk_bytes: a chunk is written when it holds this much.
     """
+
+    derives: ClassVar[bool] = True
 
     def __init__(self, folder: Path, capture: Capture, chunk_bytes: int = 8 << 20) -> None:
         self.folder = folder
@@ -92,7 +114,9 @@ class Recorder(Tap):
         self._size = 0
         self._steps: list[tuple[int, ...]] = []  # of each chunk that is written
         self._owners: dict[str, Tensor] = {}
-        self._states: dict[str, Tensor] = {}
+        self._owner_files = 0
+        self._held = -1  # the last step whose parameters were kept
+        self._disk = _Disk()
 
     def open(self, topology: Topology, router: Router) -> None:
         """Note who takes part and how whole messages are cut."""
@@ -103,13 +127,15 @@ class Recorder(Tap):
     def begin(self, step: int, owners: Int64[Tensor, " rows"]) -> None:
         """Note the owners of a step's rows."""
         self._owners[str(step)] = owners.clone()
+        if len(self._owners) == OWNERS:
+            self._write_owners()
 
     def keeps(self, step: int, kind: str) -> bool:
         """As the capture policy says."""
         return self._topology is not None and self.capture.keeps(step, kind, self._topology)
 
     def take(self, message: Message) -> None:
-        """Keep a copy, and write a chunk when enough have come together."""
+        """Keep a message, and write a chunk when enough have come together."""
         if not self.keeps(message.step, message.kind):
             return
         self._pending.append(message)
@@ -120,18 +146,69 @@ class Recorder(Tap):
     def hold(self, step: int, state: Mapping[str, Tensor]) -> None:
         """Keep the weights in force where parameter tensors are kept."""
         if self.keeps(step, "slice_weights"):
-            for name, tensor in state.items():
-                self._states[f"{step}/{name}"] = tensor.detach().to("cpu", copy=True)
+            self._held = step
+            self._keep(f"{STATE}{step}", state)
+
+    def lend(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """Keep what messages are derived from, unless it is kept for the seats already."""
+        if step != self._held and self.keeps(step, "gradient"):
+            self._keep(f"{LENT}{step}", state)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left.
+
+        Raises:
+            StorageError: something could not be written, now or earlier.
+        """
         self._flush()
+        self._write_owners()
+        self._disk.close()
         codec.save(tuple(self._steps), self.folder / "index")
-        save_file(self._owners, self.folder / "owners")
-        save_file(self._states, self.folder / "states")
+
+    def _keep(self, name: str, state: Mapping[str, Tensor]) -> None:
+        """Write a copy: the optimiser is about to change what it was given."""
+        held = {key: tensor.detach().to("cpu", copy=True) for key, tensor in state.items()}
+        self._disk.does(codec.save, held, self.folder / name)
+
+    def _write_owners(self) -> None:
+        path = self.folder / f"{OWNED}{self._owner_files:05d}"
+        self._disk.does(codec.save, self._owners, path)
+        self._owners, self._owner_files = {}, self._owner_files + 1
 
     def _flush(self) -> None:
         if self._pending:
-            codec.save(tuple(self._pending), self.folder / f"chunk-{len(self._steps):05d}")
+            path = self.folder / f"chunk-{len(self._steps):05d}"
+            self._disk.does(codec.save, tuple(self._pending), path)
             self._steps.append(tuple(sorted({message.step for message in self._pending})))
         self._pending, self._size = [], 0
+
+
+class _Disk:
+    """One thread that writes in order; at most ``WAITING`` files wait for it."""
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+        self._waiting: deque[Future[None]] = deque()
+
+    def does(self, write: Callable[..., None], *what: Any) -> None:
+        """Have something written, and wait while too much is.
+
+        Raises:
+            StorageError: an earlier one could not be.
+        """
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "recorder")
+        self._waiting.append(self._thread.submit(write, *what))
+        while len(self._waiting) > WAITING or (self._waiting and self._waiting[0].done()):
+            self._waiting.popleft().result()
+
+    def close(self) -> None:
+        """Wait for all of it.
+
+        Raises:
+            StorageError: some of it could not be written.
+        """
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)
+        while self._waiting:
+            self._waiting.popleft().result()

@@ -7,14 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 from jaxtyping import Int64
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from privbench.contract import Message, Seat, Topology, load_name
 from privbench.errors import StorageError
 from privbench.wire import codec
-from privbench.wire.router import Direct, Router
+from privbench.wire.router import Direct, Kept, Router
+from privbench.wire.tap import LENT, OWNED, STATE
 
 
 class Transcript:
@@ -27,8 +26,9 @@ class Transcript:
         self.topology: Topology
         self.topology, router = codec.load(folder / "parties")
         kind = load_name(router)
-        self._last: tuple[tuple[int, ...], tuple[Message, ...]] | None = None
+        self._last: tuple[tuple[int, ...], dict[int, tuple[Message, ...]]] | None = None
         self._router: Router = kind() if kind is Direct else kind(self.topology)
+        self._router.reads(self._kept)
 
     @property
     def messages(self) -> Iterator[Message]:
@@ -45,7 +45,8 @@ class Transcript:
     @cached_property
     def owners(self) -> dict[int, Int64[Tensor, " rows"]]:
         """For each step, the number of each row's owner in ``topology.owners``."""
-        return {int(step): owners for step, owners in load_file(self.folder / "owners").items()}
+        files = sorted(self.folder.glob(f"{OWNED}*"))
+        return {int(step): owners for file in files for step, owners in codec.load(file).items()}
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
@@ -56,18 +57,29 @@ class Transcript:
         self, seat: Seat, steps: Sequence[int], kinds: Collection[str]
     ) -> Iterator[Message]:
         """Messages, from party to party, that pass by a seat at these steps."""
-        for message in self._recorded(tuple(steps)) if kinds else ():
+        recorded = self._recorded(tuple(steps)) if kinds else {}
+        for message in (message for held in recorded.values() for message in held):
             if message.kind in kinds:
                 yield from self._router.cut(message, self.owners[message.step], seat)
 
-    def _recorded(self, steps: tuple[int, ...]) -> tuple[Message, ...]:
+    def _recorded(self, steps: tuple[int, ...]) -> dict[int, tuple[Message, ...]]:
         """Messages of these steps; many seats ask for the same ones in a row."""
         if self._last is None or self._last[0] != steps:
             wanted = frozenset(steps)
-            chunks = [n for n, held in enumerate(self._index) if wanted.intersection(held)]
-            found = (message for number in chunks for message in self._chunk(number))
-            self._last = (steps, tuple(message for message in found if message.step in wanted))
+            found: dict[int, list[Message]] = {}
+            for number, held in enumerate(self._index):
+                if wanted.intersection(held):
+                    for message in self._chunk(number):
+                        if message.step in wanted:
+                            found.setdefault(message.step, []).append(message)
+            self._last = (steps, {step: tuple(messages) for step, messages in found.items()})
         return self._last[1]
+
+    def _kept(self, step: int) -> Kept:
+        """What a router may derive messages from."""
+        known = {} if self._last is None else self._last[1]
+        messages = known[step] if step in known else self._recorded((step,))[step]
+        return Kept(messages, self.state(step) or self._parameters(LENT, step) or {})
 
     def _chunk(self, number: int) -> tuple[Message, ...]:
         found: tuple[Message, ...] = codec.load(self.folder / f"chunk-{number:05d}")
@@ -75,12 +87,17 @@ class Transcript:
 
     def state(self, step: int) -> dict[str, Tensor] | None:
         """The network's parameters in force during a step; None where they were not kept."""
-        with safe_open(self.folder / "states", framework="pt") as file:
-            found = [key for key in file.keys() if key.startswith(f"{step}/")]
-            return {key.split("/", 1)[1]: file.get_tensor(key) for key in found} or None
+        return self._parameters(STATE, step)
 
     @cached_property
     def steps_with_state(self) -> tuple[int, ...]:
         """Steps whose parameters were kept."""
-        with safe_open(self.folder / "states", framework="pt") as file:
-            return tuple(sorted({int(key.split("/", 1)[0]) for key in file.keys()}))
+        names = (file.name.removeprefix(STATE) for file in self.folder.glob(f"{STATE}*"))
+        return tuple(sorted(int(name) for name in names))
+
+    def _parameters(self, beginning: str, step: int) -> dict[str, Tensor] | None:
+        file = self.folder / f"{beginning}{step}"
+        if not file.exists():
+            return None
+        found: dict[str, Tensor] = codec.load(file)
+        return found

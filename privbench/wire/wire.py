@@ -61,6 +61,30 @@ class Wire:
             or any(tap.keeps(step, kind) for tap in self.taps)
         )
 
+    def derives(self, step: int, kind: str) -> bool:
+        """Is such a message kept, and only by taps that can derive it from others of the step?
+
+        Then an engine may ``lay_by`` what it is derived from and ``lend`` the parameters in force, in
+        place of computing it. Whoever may change a message has to be sent it.
+        """
+        keeping = [tap for tap in self.taps if tap.keeps(step, kind)]
+        return (
+            bool(keeping)
+            and self.actor is None
+            and not any(kind in defense.kinds for defense in self.defenses)
+            and all(tap.derives and tap.keeps(step, "activation") for tap in keeping)
+        )
+
+    def lay_by(self, message: Message) -> None:
+        """Have taps keep what messages are derived from; nothing is sent, and no byte counted."""
+        for tap in self.taps:
+            tap.take(message)
+
+    def lend(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """Parameters in force during ``step``, from which messages are derived: no seat gets them."""
+        for tap in self.taps:
+            tap.lend(step, state)
+
     def send(self, message: Message) -> Message:
         """Deliver a message; the payload that comes back is detached from any graph."""
         for number, defense in enumerate(self.defenses):
