@@ -61,13 +61,14 @@ def _make(plan: Plan, opened: Opened, folder: Path) -> None:
     opened.truth.save(folder / "truth")
     quality = _quality(trained, opened, plan.device, seconds)
     parts = (trained.net, trained.recipe, trained.trainer, trained.topology)
-    costs = (trained.bytes_per_sample, trained.flops_per_sample, trained.privacy, trained.losses)
-    codec.save(((*parts, *costs), quality), folder / "trained")
+    costs = (trained.bytes_per_sample, trained.flops_per_sample, trained.privacy)
+    curve = (trained.losses, trained.passes)
+    codec.save(((*parts, *costs, *curve), quality), folder / "trained")
 
 
 def _quality(
     trained: Trained, opened: Opened, device: str, seconds: float
-) -> tuple[float | str | None, ...]:
+) -> tuple[float | str | tuple[float, ...] | None, ...]:
     """The fields of ``Target``, in order."""
     privacy = trained.privacy
     people = opened.population
@@ -86,6 +87,8 @@ def _quality(
         seconds,
         low,
         high,
+        trained.losses,
+        trained.passes,
     )
 
 

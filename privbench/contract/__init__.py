@@ -12,7 +12,7 @@ from privbench.contract.attack import (
     PrivacyCost,
     check_words,
 )
-from privbench.contract.cost import Bill, Carried, Cost
+from privbench.contract.cost import Bill, Carried, Cost, Volume
 from privbench.contract.defense import LearningDefense, MessageDefense, Wrapped
 from privbench.contract.guess import (
     GUESS_OF_GOAL,
@@ -69,7 +69,7 @@ __all__ = [
     "Layer", "LearningDefense", "Load", "Losses", "MembershipGuess", "Message", "MessageDefense",
     "Need", "Net", "Oracle", "Own", "Pairs", "Party", "PrivacyCost", "Public", "Recipe",
     "ReconstructionGuess", "Samples", "Seat", "Slice", "Spec", "Tell", "Threat", "Topology",
-    "Traffic", "Trainer", "View", "Weights", "Wrapped", "batches", "block", "check_words",
+    "Traffic", "Trainer", "View", "Volume", "Weights", "Wrapped", "batches", "block", "check_words",
     "child_rng", "counted", "finite", "load_name", "no_rows", "spec_of", "stage", "steps_per_epoch",
     "told", "traced", "watching",
 ]

@@ -50,3 +50,23 @@ class Bill:
     def nbytes(self) -> float:
         """Bytes that all messages of a step take."""
         return sum(each.nbytes for each in self.kinds)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What a slicer makes of the same slicing problem.
+
+    Args:
+        slicer: its name.
+        nbytes: of activations, partial sums and gradients between devices, per sample; None = it
+            found no slicing that keeps the budgets.
+        devices: that host anything.
+        reason: why it found none.
+        chosen: is it the one that was trained with?
+    """
+
+    slicer: str
+    nbytes: float | None
+    devices: int = 0
+    reason: str = ""
+    chosen: bool = False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from privbench.contract.cost import Bill
+from privbench.contract.cost import Bill, Volume
 from privbench.contract.losses import Handover, Losses
 from privbench.contract.message import Party
 from privbench.contract.recipe import Net, Spec
@@ -122,6 +122,7 @@ class Topology:
         loads: what each device spends, where devices have budgets.
         traffic: what crosses between each two devices, where a crowd trains.
         bills: what a step costs the crowd, here and under the regimes that this one is compared with.
+        volumes: what this slicer and others make of the slicing problem.
         replicas: devices of each replica of the network, disjoint; empty where there is one alone.
         handovers: slices that went from one device to another, in order of time.
         losses: what faults cost; None = none were asked for, or training is not over.
@@ -140,6 +141,7 @@ class Topology:
     loads: tuple[Load, ...] = ()
     traffic: tuple[Traffic, ...] = ()
     bills: tuple[Bill, ...] = ()
+    volumes: tuple[Volume, ...] = ()
     replicas: tuple[tuple[Party, ...], ...] = ()
     handovers: tuple[Handover, ...] = ()
     losses: Losses | None = None

@@ -35,8 +35,8 @@ class Trained:
     """What training leaves behind, beside what taps recorded.
 
     ``flops_per_sample`` and ``bytes_per_sample`` are for one visit of one record (all parties and
-    links together). ``losses`` are those of the steps (rounds), see ``Curve.points``. ``trainer`` is the
-    import name by which a shadow of this model is trained.
+    links together). ``losses`` are those of the steps, see ``Curve.points``, over so many ``passes``.
+    ``trainer`` is the import name by which a shadow of this model is trained.
     """
 
     net: Net
@@ -47,6 +47,7 @@ class Trained:
     flops_per_sample: float
     privacy: PrivacyCost | None = None
     losses: tuple[float, ...] = ()
+    passes: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

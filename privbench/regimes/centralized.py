@@ -86,6 +86,7 @@ class Centralized(Regime):
             flops_per_sample=training_flops(net, samples),
             privacy=privacy_of(recipe),
             losses=training.learner.curve.points(),
+            passes=visits / len(samples),
         )
 
     def _goal(

@@ -122,6 +122,7 @@ class FedAvg(Regime):
             flops_per_sample=training_flops(net, samples),
             privacy=privacy_of(recipe),
             losses=model.losses,
+            passes=exchange.visits / len(samples),
         )
 
     def _rounds_per_epoch(self, records: int) -> int:

@@ -34,7 +34,7 @@ from privbench.regimes.base import Regime, Trained, graph_of
 from privbench.regimes.centralized import Centralized
 from privbench.regimes.curve import Curve
 from privbench.regimes.training import started, total_steps
-from privbench.slicenet.bills import bills_of
+from privbench.slicenet.bills import bills_of, volumes_of
 from privbench.slicenet.crowd import Crowd, Uniform
 from privbench.slicenet.engine import COORDINATOR, RELEASER, Simulated
 from privbench.slicenet.engines import Distributed, Engine, InOneProcess, Job
@@ -90,9 +90,10 @@ class SliceNet(Regime):
         average_every: steps after which replicas average their slices; not read with one alone.
         engine: all devices computed in one process, or in processes of their own.
         faults: devices that leave or are slow, messages that are lost; none unless asked for.
+        baselines: other slicers, whose volume on the same problem is told beside that of ``slicer``.
 
     Raises:
-        NotApplicable: the network is no chain, or has too few layers.
+        NotApplicable: the network has too few layers, or cannot be cut (see ``trace``).
         UsageError: a setting is out of range.
         BudgetError: no slicing fits the devices.
     """
@@ -108,6 +109,7 @@ class SliceNet(Regime):
     average_every: int = 1  # steps
     engine: Engine = field(default_factory=InOneProcess)
     faults: Faults = field(default_factory=Faults)
+    baselines: tuple[Slicer, ...] = ()
 
     def train(
         self, net: Net, population: Population, wire: Wire, rng: torch.Generator, device: str
@@ -150,6 +152,7 @@ class SliceNet(Regime):
             bytes_per_sample=sum(wire.bytes.values()) / max(visits, 1),
             flops_per_sample=body + problem.owner_flops,
             losses=curve.points(),
+            passes=visits / len(samples),
         )
 
     def _engine(
@@ -302,6 +305,9 @@ class SliceNet(Regime):
             loads=loads_of_groups(groups),
             traffic=traffic_of_groups(groups),
             bills=bills,
+            volumes=volumes_of(problem, self.slicer, groups[0].slicing, self.baselines)
+            if self.replicas == 1
+            else (),
             replicas=tuple(group.parties for group in groups) if self.replicas > 1 else (),
         )
 

@@ -96,6 +96,7 @@ class Split(Regime):
             bytes_per_sample=sum(wire.bytes.values()) / max(1, visits),
             flops_per_sample=training_flops(net, samples),
             losses=training.learner.curve.points(),
+            passes=visits / len(samples),
         )
 
     def equivalent(self) -> Regime:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from privbench import contract
     from privbench.contract import Topology
 
 
@@ -41,6 +43,10 @@ class Load:
     flops_budget: float
     memory: float  # bytes
     memory_budget: float
+    sent: float = 0.0  # bytes a step
+    received: float = 0.0  # bytes a step
+    seconds: float = 0.0  # computing, a step
+    joules: float = 0.0  # a step
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,57 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class Bill:
+    """What a step costs under a regime, simulated; a device is any party but servers and trainers.
+
+    ``memory`` and ``flops_worst`` are those of the device that spends most.
+    """
+
+    regime: str
+    rows: float
+    seconds: float
+    flops: float  # of all parties
+    nbytes: float  # of all messages
+    joules: float  # of all devices
+    memory: float  # bytes
+    flops_worst: float
+
+    @classmethod
+    def of(cls, bill: contract.Bill) -> Bill:
+        """Summed over parties."""
+        devices = [c for c in bill.costs if c.party.startswith(("device-", "client-"))]
+        return cls(
+            bill.regime,
+            bill.rows,
+            bill.seconds,
+            sum(cost.flops for cost in bill.costs),
+            bill.nbytes,
+            sum(cost.joules for cost in devices),
+            max((cost.memory for cost in devices), default=0.0),
+            max((cost.flops for cost in devices), default=0.0),
+        )
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Bytes per sample between devices, as one slicer would have it; None = it found no slicing."""
+
+    slicer: str
+    nbytes: float | None
+    devices: int = 0
+    reason: str = ""
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Lost:
+    """One kind of thing that faults cost, and how much."""
+
+    what: str
+    count: float
+
+
+@dataclass(frozen=True)
 class CrowdFacts:
     """A sliced network.
 
@@ -61,12 +118,18 @@ class CrowdFacts:
         blocks: who hosts what, in the order of the channels.
         loads: what each device spends in a step, beside what it has.
         traffic: bytes per sample between each two devices.
+        bills: what a step costs, here and under other regimes on the same crowd.
+        volumes: what this slicer and others make of the same problem.
+        lost: to faults; empty where none were asked for.
     """
 
     stages: tuple[Stage, ...]
     blocks: tuple[Block, ...]
     loads: tuple[Load, ...]
     traffic: tuple[Traffic, ...]
+    bills: tuple[Bill, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    lost: tuple[Lost, ...] = ()
 
     @classmethod
     def of(cls, topology: Topology) -> CrowdFacts | None:
@@ -79,8 +142,13 @@ class CrowdFacts:
                 Block(s.party, s.layer, len(s.units), "output" if s.columns is None else "input")
                 for s in topology.slices
             ),
-            tuple(Load(**asdict(load)) for load in topology.loads),
+            _loads(topology),
             tuple(Traffic(**asdict(each)) for each in topology.traffic),
+            tuple(Bill.of(bill) for bill in topology.bills),
+            tuple(Volume(**asdict(each)) for each in topology.volumes),
+            tuple(Lost(*each) for each in asdict(topology.losses).items())
+            if topology.losses
+            else (),
         )
 
     @classmethod
@@ -88,5 +156,31 @@ class CrowdFacts:
         """As stored in report.json."""
         if facts is None:
             return None
-        kinds = {"stages": Stage, "blocks": Block, "loads": Load, "traffic": Traffic}
-        return cls(**{n: tuple(kind(**each) for each in facts[n]) for n, kind in kinds.items()})
+        return cls(
+            **{
+                name: tuple(kind(**each) for each in facts.get(name, ()))
+                for name, kind in KINDS.items()
+            }
+        )
+
+
+KINDS: Mapping[str, Any] = MappingProxyType(
+    {
+        "stages": Stage, "blocks": Block, "loads": Load, "traffic": Traffic, "bills": Bill,
+        "volumes": Volume, "lost": Lost,
+    }
+)  # fmt: skip
+"""What the lists of a stored crowd hold; what an older report lacks is empty."""
+
+
+def _loads(topology: Topology) -> tuple[Load, ...]:
+    """Budgets and needs, with the bill of each device where there is one."""
+    costs = {c.party: c for bill in topology.bills[:1] for c in bill.costs}
+    found = []
+    for load in topology.loads:
+        cost = costs.get(load.party)
+        spent = (cost.sent, cost.received, cost.seconds, cost.joules) if cost else ()
+        found.append(
+            Load(load.party, load.flops, load.flops_budget, load.memory, load.memory_budget, *spent)
+        )
+    return tuple(found)

@@ -197,7 +197,7 @@ def _lost(folder: Path, told: Mapping[Stamp, str]) -> pa.Table:
 
 
 def slim(file: Path) -> Report:
-    """A report without what no table shows: references, curves, the crowd, pictures.
+    """A report without what no table shows: references, curves, losses, the crowd, pictures.
 
     Raises:
         StorageError: it is damaged, or of another format.
@@ -213,7 +213,7 @@ def slim(file: Path) -> Report:
             scores=tuple(_score(score) for score in facts["scores"]),
             seats=tuple(SeatFacts(**seat) for seat in facts["seats"]),
             refusals=tuple(Refusal(**refusal) for refusal in facts["refusals"]),
-            target=Target(**facts["target"]),
+            target=Target(**{**facts["target"], "losses": ()}),
             run=Run(**facts["run"]),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as cause:

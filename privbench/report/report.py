@@ -76,6 +76,8 @@ class Target:
     train_seconds: float | None = None
     accuracy_low: float | None = None  # 95 % interval of accuracy
     accuracy_high: float | None = None
+    losses: tuple[float, ...] = ()  # of training, in order; means over equal spans
+    passes: float | None = None  # over the records, that these losses span
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ class Report:
                 references=tuple(_score(score) for score in facts.pop("references")),
                 seats=tuple(SeatFacts(**seat) for seat in facts.pop("seats")),
                 refusals=tuple(Refusal(**refusal) for refusal in facts.pop("refusals")),
-                target=Target(**facts.pop("target")),
+                target=_target(facts.pop("target")),
                 run=_run(facts.pop("run")),
                 curves=tuple(_curve(curve) for curve in facts.pop("curves")),
                 crowd=CrowdFacts.read(facts.pop("crowd")),
@@ -290,6 +292,10 @@ def _score(facts: dict[str, Any]) -> Score:
     """A score as stored."""
     numbers = {name: float(facts[name]) for name in ("value", "low", "high", "blind")}
     return Score(**{**facts, **numbers})
+
+
+def _target(facts: dict[str, Any]) -> Target:
+    return Target(**{**facts, "losses": tuple(facts.get("losses", ()))})
 
 
 def _curve(facts: dict[str, Any]) -> Roc:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from privbench.contract import Bill
+from privbench.contract import Bill, Volume
+from privbench.errors import BudgetError, UsageError
 from privbench.slicenet.compare import Work, centralized_bill, fedavg_bill, split_bill
 from privbench.slicenet.graph import Graph, Stage, parameters_of
 from privbench.slicenet.ledger import bill_of
-from privbench.slicenet.problem import Problem, Slicing
+from privbench.slicenet.problem import Problem, Slicing, check_budgets, volume
+from privbench.slicenet.slicers.base import Slicer
 
 
 def bills_of(
@@ -54,3 +56,34 @@ def _work(problem: Problem, stages: Sequence[Stage], flops: float) -> Work:
         element=problem.element,
         state=problem.state,
     )
+
+
+def volumes_of(
+    problem: Problem, slicer: Slicer, chosen: Slicing, others: Sequence[Slicer]
+) -> tuple[Volume, ...]:
+    """What a slicer and others make of the same problem, all held to the same budgets.
+
+    Args:
+        slicer: that of ``chosen``.
+        others: asked for their own slicing; one that finds none, or that misses a package, says so.
+    """
+    found = [_volume(problem, _name(slicer), chosen, True)]
+    for other in others:
+        try:
+            slicing = other.slice(problem)
+            check_budgets(problem, slicing)
+        except (BudgetError, UsageError) as cause:
+            found.append(Volume(_name(other), None, reason=str(cause)))
+        else:
+            found.append(_volume(problem, _name(other), slicing, False))
+    return tuple(found)
+
+
+def _volume(problem: Problem, name: str, slicing: Slicing, chosen: bool) -> Volume:
+    nbytes = float(volume(problem, slicing))
+    return Volume(name, nbytes, devices=len(set(slicing.hosts)), chosen=chosen)
+
+
+def _name(slicer: Slicer) -> str:
+    """The technique: the file that holds it."""
+    return type(slicer).__module__.rpartition(".")[2]

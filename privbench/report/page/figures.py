@@ -20,7 +20,10 @@ from privbench.report.report import Report
 
 IMAGES = 4
 """Images that a panel shows of a seat."""
-KINDS = ("leakage-map-", "reconstructions-", "roc", "leakage-accuracy", "leakage-bytes")
+KINDS = (
+    "leakage-map-", "reconstructions-", "roc", "leakage-accuracy", "leakage-bytes", "losses",
+    "volumes-", "loads-", "costs-",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

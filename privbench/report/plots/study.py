@@ -10,15 +10,17 @@ from pathlib import Path
 
 from privbench.errors import StorageError, UsageError
 from privbench.report.plots.against import against
+from privbench.report.plots.costs import bills, loads, volumes
 from privbench.report.plots.drawing import Drawing
 from privbench.report.plots.facts import measured
 from privbench.report.plots.leakage_map import leakage_map
+from privbench.report.plots.losses import losses
 from privbench.report.plots.reconstructions import reconstructions
 from privbench.report.plots.roc import roc
 from privbench.report.plots.style import house_style
 from privbench.report.report import Report
 
-MAPS, REBUILT = 6, 12
+MAPS, REBUILT, CROWDS = 6, 12, 3
 """Figures of one kind at most."""
 
 
@@ -37,10 +39,22 @@ def drawings(reports: Sequence[Report], images: bool = True) -> tuple[Drawing, .
             lambda: roc(usable),
             lambda: against(usable, "accuracy"),
             lambda: against(usable, "bytes_per_sample"),
+            lambda: losses(reports),
         )
         if (drawing := _tried(make))
     ]
-    return tuple(_named([*maps, *rebuilt, *whole]))
+    sliced = _crowds(reports)
+    spent = [each for make in (volumes, loads, bills) for each in _some(sliced, make, CROWDS)]
+    return tuple(_named([*maps, *rebuilt, *whole, *spent]))
+
+
+def _crowds(reports: Sequence[Report]) -> list[Report]:
+    """A report of each crowd: many attack the same one."""
+    found: dict[object, Report] = {}
+    for report in reports:
+        if report.crowd is not None:
+            found.setdefault(report.crowd, report)
+    return list(found.values())
 
 
 def write_figures(reports: Sequence[Report], folder: Path, images: bool = True) -> tuple[Path, ...]:

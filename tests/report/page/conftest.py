@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from privbench.contract import Load, Traffic
-from privbench.report.crowd import Block, CrowdFacts, Stage
+from privbench.report.crowd import Block, CrowdFacts, Load, Stage, Traffic
 from privbench.report.page import write_page
 from privbench.report.report import Names, Refusal, Report, Run, SeatFacts, Target
 from privbench.scoring.score import Pictures, Roc, Score

@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from privbench.contract import Load, Traffic
-from privbench.report.crowd import Block, CrowdFacts, Stage
+from privbench.report.crowd import Block, CrowdFacts, Load, Stage, Traffic
 from privbench.report.report import Names, Report, Run, Target
 from privbench.scoring.score import Pictures, Roc, Score
 

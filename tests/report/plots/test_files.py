@@ -49,6 +49,7 @@ def evil(host: Report, lira: Report) -> list[Report]:
 def test_the_figures_of_a_study_in_the_pages_order(study: list[Report]) -> None:
     assert [each.name for each in drawings(study)] == [
         "leakage-map-080-host", "reconstructions-080-host", "roc", "leakage-accuracy", "leakage-bytes",
+        "loads-080-host",
     ]  # fmt: skip
     assert not any(each.private for each in drawings(study, images=False))
     assert drawings([]) == ()
@@ -126,7 +127,7 @@ def test_a_users_settings_change_nothing(study: list[Report]) -> None:
 def test_files_are_whole(study: list[Report], written: tuple[Path, ...]) -> None:
     folder = written[0].parent
     assert sorted(folder.iterdir()) == sorted(written)
-    assert len(written) == 15
+    assert len(written) == 18
     for drawing in drawings(study):
         pdf = (folder / f"{drawing.name}.pdf").read_bytes()
         assert b"/FontFile2" in pdf
@@ -147,7 +148,7 @@ def test_a_folder_that_cannot_be_written_is_told(study: list[Report], tmp_path: 
 
 def test_names_cannot_break_a_figure(evil: list[Report], tmp_path: Path) -> None:
     made = drawings(evil)
-    assert len(made) == 5
+    assert len(made) == 6
     for drawing in made:
         text = drawing.svg()
         root = ElementTree.fromstring(text)
