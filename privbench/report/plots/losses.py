@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from privbench.errors import UsageError
 from privbench.report.plots.drawing import Drawing
@@ -41,14 +42,17 @@ def losses(reports: Sequence[Report]) -> Drawing:
         for number, (name, (regime, target)) in enumerate(shown.items()):
             kind = look(regime, regimes)
             alike = [r for r, _ in list(shown.values())[:number]].count(regime)
+            line = LINES[(kind + 2 * alike) % len(LINES)]
             axes.plot(
-                _passes(target), target.losses, color=COLOURS[kind],
-                linestyle=LINES[(kind + 2 * alike) % len(LINES)], linewidth=1.3, label=plain(name, 34),
+                _passes(target), target.losses, color=COLOURS[kind], linestyle=line, linewidth=1.3,
+                label=plain(name, 34), zorder=2 if line == "-" else 3,  # dashes show what lies below
             )  # fmt: skip
         axes.set_xlabel("passes over the records")
         axes.set_ylabel("training loss")
         if _spans_decades(shown):
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(color=GRID, linewidth=0.6, zorder=0)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, handlelength=2.6)
     left_out = len(targets) - len(shown)
