@@ -17,7 +17,11 @@ from privbench.regimes.slicenet import SliceNet
 from privbench.slicenet.crowd import Device, Mixed, Uniform
 from privbench.slicenet.problem import Problem, Slicing, check_budgets, volume
 from privbench.slicenet.slicers.base import Slicer
+from privbench.slicenet.slicers.exact import MixedInteger
 from privbench.slicenet.slicers.greedy import Greedy
+from privbench.slicenet.slicers.layerwise import Layerwise
+from privbench.slicenet.slicers.metis import Metis
+from privbench.slicenet.slicers.random import Random
 from privbench.slicenet.trace import trace
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -143,9 +147,18 @@ def test_it_equals_centralized_training_with_one_recipe():
     assert other.trainer == regime.trainer
 
 
-@pytest.mark.parametrize("name", ["crowd/uniform", "crowd/mixed", "slicer/greedy"])
+CHOICES = {
+    "crowd/uniform": Uniform(),
+    "crowd/mixed": Mixed(),
+    "slicer/greedy": Greedy(),
+    "slicer/layerwise": Layerwise(),
+    "slicer/random": Random(),
+    "slicer/metis": Metis(),
+    "slicer/exact": MixedInteger(),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
 def test_choices_are_built_from_their_yaml(name):
     settings = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    built = build(settings, name.split("/")[0])
-    expected = {"crowd/uniform": Uniform(), "crowd/mixed": Mixed(), "slicer/greedy": Greedy()}
-    assert built == expected[name]
+    assert build(settings, name.split("/")[0]) == CHOICES[name]
