@@ -74,7 +74,8 @@ class Slice:
 
         Rows of a tensor belong to output channels; only the layer's weight has columns.
         """
-        if self.whole or (tensor.ndim == 0 and self.reduces):
+        common = tensor.ndim < 2 and tensor.numel() == 1  # one number for all channels
+        if self.whole or (common and self.reduces):
             return tensor
         if tensor.ndim < 2:
             return tensor[list(self.units)] if tensor.ndim and self.reduces else None

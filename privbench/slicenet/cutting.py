@@ -123,8 +123,8 @@ class Work(ABC):
 
     def trained(self) -> Iterator[Tensor]:
         """Tensors that are learned."""
-        for held in self.tensors.values():
-            yield from (tensor for tensor in held if tensor.requires_grad)
+        held = {id(each): each for several in self.tensors.values() for each in several}
+        yield from (tensor for tensor in held.values() if tensor.requires_grad)
 
     def part(self, piece: Slice, name: str) -> Tensor:
         """A copy of what a tile holds of a tensor."""
@@ -173,7 +173,8 @@ class WholeWork(Work):
     def __init__(self, stage: Stage, pieces: Sequence[Slice], skeleton: Skeleton) -> None:
         super().__init__(stage, pieces)
         self._skeleton = skeleton
-        self.tensors = {name: [_own(tensor)] for name, tensor in stage.tensors.items()}
+        own = {id(tensor): _own(tensor) for tensor in stage.tensors.values()}  # some are shared
+        self.tensors = {name: [own[id(tensor)]] for name, tensor in stage.tensors.items()}
 
     def _lent(self) -> Any:
         return self._skeleton.lent({name: held[0] for name, held in self.tensors.items()})

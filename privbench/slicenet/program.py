@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from privbench.contract import Party, Recipe, Topology
+from privbench.errors import UsageError
 from privbench.slicenet.cutting import Skeleton
 from privbench.slicenet.device import Coordinator, Holdings, Host, Owner, Releaser, place_of
 from privbench.slicenet.engine import COORDINATOR, RELEASER
@@ -62,7 +63,11 @@ class Public:
         Args:
             sample: any one, without the row axis.
             stem: layers that owners run.
+
+        Raises:
+            UsageError: stem and tail share tensors, or share some within themselves.
         """
+        _check_apart(graph)
         constants = {
             name: tensor.detach().clone()
             for stage in graph.stages
@@ -395,6 +400,19 @@ class Program:
     def _office(self) -> Coordinator:
         assert self._coordinator is not None
         return self._coordinator
+
+
+def _check_apart(graph: Graph) -> None:
+    """Refuse what owners would learn as two tensors while it is one."""
+    names: dict[int, str] = {}
+    for stage in (*graph.placed("stem"), *graph.placed("tail")):
+        for name, tensor in stage.tensors.items():
+            if id(tensor) in names:
+                raise UsageError(
+                    f"'{names[id(tensor)]}' and '{name}' of stem and tail are one tensor; expected one "
+                    "name for each tensor that owners run: type engine=simulated, or untie them"
+                )
+            names[id(tensor)] = name
 
 
 def _office(

@@ -111,7 +111,7 @@ def regions_of(traced: fx.GraphModule, facts: dict[fx.Node, Facts]) -> tuple[Reg
     nodes = [node for node in traced.graph.nodes if node.op not in ("placeholder", "output")]
     places = {node: place for place, node in enumerate(nodes)}
     spans = [_enclosing(traced, nodes, places, node) for node in _opaque(traced, nodes, facts)]
-    spans += _shared(nodes, places)
+    spans += _shared(traced, nodes, places)
     grown = _grown(nodes, places, facts, _merged(spans))
     found: list[Region] = []
     place = 0
@@ -197,13 +197,29 @@ def _enclosing(
     return min(inside), max(inside) + 1
 
 
-def _shared(nodes: Sequence[fx.Node], places: dict[fx.Node, int]) -> list[tuple[int, int]]:
-    """Modules that are called more than once belong to one host, with all that lies between."""
-    calls: dict[str, list[int]] = {}
+def _shared(
+    traced: fx.GraphModule, nodes: Sequence[fx.Node], places: dict[fx.Node, int]
+) -> list[tuple[int, int]]:
+    """What is used more than once, a module or a parameter of several, belongs to one host, with all
+    that lies between."""
+    uses: dict[str | int, set[int]] = {}
     for node in nodes:
         if node.op == "call_module":
-            calls.setdefault(str(node.target), []).append(places[node])
-    return [(min(found), max(found) + 1) for found in calls.values() if len(found) > 1]
+            module = traced.get_submodule(str(node.target))
+            for key in (str(node.target), *(id(p) for p in module.parameters())):
+                uses.setdefault(key, set()).add(places[node])
+        elif node.op == "get_attr":
+            held = _held(traced, str(node.target))
+            if isinstance(held, nn.Parameter):
+                uses.setdefault(id(held), set()).update(
+                    places[user] for user in node.users if user in places
+                )
+    return [(min(found), max(found) + 1) for found in uses.values() if len(found) > 1]
+
+
+def _held(traced: fx.GraphModule, path: str) -> Any:
+    owner, _, name = path.rpartition(".")
+    return getattr(traced.get_submodule(owner), name)
 
 
 def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

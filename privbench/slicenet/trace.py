@@ -165,7 +165,7 @@ class _Draft:
             self._views[node] = Operand((Strand(stage.name, stage.shape[0]),))
         elif _reshapes(self._recorded, node) and self._facts[before].shape != shape:
             self._flatten(node, view, call, shape)
-        elif strand.source == "" and not others:
+        elif strand.source == "" and not others and not self.holds(region):
             self._views[node] = replace(view, after=view.after.then(call, in_place))
         elif region.sort == "elementwise" and any(s.piece.calls for s in view.strands):
             self._views[node] = replace(view, after=view.after.then(call, in_place))
