@@ -19,7 +19,7 @@ from privbench.contract import Layer, Net, Party, Slice
 from privbench.slicenet.graph import Graph, Operand, Stage, Strand
 from privbench.slicenet.links import Links
 from privbench.slicenet.ops import NOTHING
-from privbench.slicenet.passes import covered, layer_part, partial_sum
+from privbench.slicenet.passes import added, covered, layer_part, partial_sum
 from privbench.wire.router import Kept
 
 PARTS: Party = "*parts"
@@ -166,15 +166,15 @@ class Step:
 
     def gradient(self, source: str, party: Party) -> Tensor:
         """A host's part of the gradient of a layer, ``(n, channels, ...)``."""
-        parts = []
+        parts: list[tuple[Tensor, Sequence[Slice]]] = []
         for layer in reversed(self._bare.layers.values()):
             hosted = self._links.hosted(party, layer.name) if source in layer.inputs else ()
             mine = [piece for piece in hosted if any(need.layer == source for need in piece.needs)]
             if mine and (layer.name, source) in self._flows:
-                parts.append(self._flows[layer.name, source])
+                parts.append((self._flows[layer.name, source], mine))
             elif mine:
-                parts.append(self._part(layer, source, mine))
-        return sum(parts[1:], parts[0])
+                parts.append((self._part(layer, source, mine), mine))
+        return added(source, parts)
 
     def partial_sum(self, layer: str, party: Party, units: tuple[int, ...]) -> Tensor:
         """What a host adds to a block of a layer's map."""

@@ -129,17 +129,36 @@ def part_of(
     Args:
         flows: passes of the stages that work on the layer, and their gradients.
     """
-    parts = []
+    parts: list[tuple[Tensor, Sequence[Slice]]] = []
     for ran, back in flows:
         stage = ran.stage.layer
         if stage.place == "tail" and party == OWNER:
-            parts.append(back.flows[source])
+            parts.append((back.flows[source], ()))
         elif stage.place != "tail" and party != OWNER:
             hosted = links.hosted(party, stage.name)
             mine = [piece for piece in hosted if any(need.layer == source for need in piece.needs)]
             if mine:
-                parts.append(ran.part(source, mine, back))
-    return sum(parts[1:], parts[0])
+                parts.append((ran.part(source, mine, back), mine))
+    return added(source, parts)
+
+
+def added(source: str, parts: Sequence[tuple[Tensor, Sequence[Slice]]]) -> Tensor:
+    """Parts of the gradient of a source, each on those channels alone that its tiles work on.
+
+    Args:
+        parts: with the tiles of one stage; none = all channels.
+    """
+    if len(parts) == 1:  # nobody looks at the other channels
+        return parts[0][0]
+    total = torch.zeros_like(parts[0][0])
+    for part, pieces in parts:
+        needs = [need.units for piece in pieces for need in piece.needs if need.layer == source]
+        units = sorted({unit for need in needs for unit in need or ()})
+        if not needs or None in needs or len(units) == part.shape[1]:
+            total += part
+        else:
+            total[:, units] += part[:, units]
+    return total
 
 
 def covered(stage: Stage, source: str, pieces: Sequence[Slice]) -> bool:

@@ -206,7 +206,8 @@ def _shared(
     for node in nodes:
         if node.op == "call_module":
             module = traced.get_submodule(str(node.target))
-            for key in (str(node.target), *(id(p) for p in module.parameters())):
+            keys: tuple[str | int, ...] = (str(node.target), *(id(p) for p in module.parameters()))
+            for key in keys:
                 uses.setdefault(key, set()).add(places[node])
         elif node.op == "get_attr":
             held = _held(traced, str(node.target))
