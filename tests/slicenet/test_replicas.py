@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,6 +96,11 @@ def test_sgd_with_an_average_at_each_step_is_centralized_training(tiling, replic
     )
     assert told.trained.topology.steps == 20
     assert furthest(told.trained.net.weights, central(told)) < 1e-10
+
+
+def test_single_precision_stays_close_for_twenty_steps():
+    told = trained(regime(3), NET, SHAPE, taps=False, dtype=torch.float32)
+    assert furthest(told.trained.net.weights, central(told)) < 1e-4
 
 
 def test_convolutions_and_dropout_too():
@@ -553,3 +559,17 @@ def test_batch_norm_is_refused():
 def normed():
     layers = [nn.Linear(6, 8), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)]
     return nn.Sequential(*layers)
+
+
+@pytest.mark.slow
+def test_the_table_of_the_page_is_what_its_code_prints(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "replicas.md").read_text(encoding="utf-8")
+    exec(page.split("```python\n")[1].split("```")[0], {})  # noqa: S102
+    printed = capsys.readouterr().out.splitlines()
+    told = page.split("| all, kB |")[1].split("\n\n")[0].strip().splitlines()[1:]
+    assert len(printed) == len(told) == 5
+    for one, other in zip(printed, told, strict=True):
+        numbers = [
+            [float(n.replace(",", "")) for n in line.split("|")[1:-1]] for line in (one, other)
+        ]
+        assert numbers[0] == pytest.approx(numbers[1], rel=0.1)  # slicers get better
