@@ -229,6 +229,11 @@ class SliceNet(Regime):
                     f"out, or type regime.{name}=1"
                 )
 
+        if isinstance(self.engine, Distributed) and not self.faults.quiet:
+            raise UsageError(
+                "engine=distributed does without faults: its processes do not fail by plan; type "
+                "engine=simulated, or faults=none"
+            )
         if self.replicas > 1 and not self.faults.quiet:
             raise UsageError(
                 f"regime.replicas={self.replicas} with faults: devices of several replicas cannot fail "

@@ -26,7 +26,7 @@ from privbench.wire.router import Direct
 from privbench.wire.tap import Capture, Recorder
 from privbench.wire.wire import Wire
 
-PRIVATE = ("private-*", "orders", "store", "step-*", "done-*")
+PRIVATE = ("private-*", "orders", "store", "step-*", "done-*", "process-*")
 """Files of a run's folder that hold samples or weights, or are of no use afterwards."""
 
 
@@ -142,7 +142,6 @@ class Distributed(Engine):
             "message defenses": bool(job.wire.defenses),
             "active attacks": job.wire.actor is not None,
             "replicas": bool(job.topology.replicas),
-            "faults": bool(getattr(job.topology, "handovers", ())),
             "device=cuda": job.samples.x.device.type != "cpu",
         }
         for what in (name for name, there in refused.items() if there):

@@ -83,13 +83,15 @@ def _started(folder: Path, rank: int, world: int, stack: ExitStack) -> subproces
     if sys.platform == "linux":
         own["GLOO_SOCKET_IFNAME"] = "lo"  # the machine's own name need not lead anywhere
     path = [os.path.abspath(entry) for entry in sys.path]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-I", "-c", _START, str(folder.resolve()), *path],
         env={**os.environ, **own},
         stdin=subprocess.DEVNULL,
         stdout=words,
         stderr=words,
     )
+    (folder / f"process-{rank}").write_text(str(process.pid))
+    return process
 
 
 def _watched(folder: Path, processes: Sequence[subprocess.Popen[bytes]], steps: int) -> None:
