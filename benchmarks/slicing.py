@@ -119,6 +119,7 @@ def large(crowd: str, count: int) -> Rows:
             continue
         ours = sent(each.problem, Hypergraph())
         rows.append(Row(each.name, ours, least, partitioned(each.problem)))
+        print(rows[-1], file=sys.stderr, flush=True)
     return Rows(tuple(rows), without)
 
 
