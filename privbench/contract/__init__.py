@@ -44,6 +44,7 @@ from privbench.contract.recipe import (
     child_rng,
     finite,
     load_name,
+    optimizer_for,
     spec_of,
     steps_per_epoch,
 )
@@ -70,6 +71,6 @@ __all__ = [
     "Need", "Net", "Oracle", "Own", "Pairs", "Party", "PrivacyCost", "Public", "Recipe",
     "ReconstructionGuess", "Samples", "Seat", "Slice", "Spec", "Tell", "Threat", "Topology",
     "Traffic", "Trainer", "View", "Volume", "Weights", "Wrapped", "batches", "block", "check_words",
-    "child_rng", "counted", "finite", "load_name", "no_rows", "spec_of", "stage", "steps_per_epoch",
-    "told", "traced", "watching",
+    "child_rng", "counted", "finite", "load_name", "no_rows", "optimizer_for", "spec_of", "stage",
+    "steps_per_epoch", "told", "traced", "watching",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -133,6 +134,7 @@ class Recipe:
     mechanism: GaussianMechanism | None = None
     federation: Federation | None = None
     steps: int | None = None
+    decay: str = "constant"  # or "linear": the learning rate falls to 0 over the optimiser's steps
 
     @property
     def signature(self) -> str:
@@ -175,6 +177,34 @@ def spec_of(thing: Any) -> Spec:
     if not is_dataclass(thing):
         raise PluginError(f"'{name}' must be a frozen dataclass, so that its settings are data")
     return Spec(name, {f.name: getattr(thing, f.name) for f in fields(thing) if f.init})
+
+
+def optimizer_for(recipe: Recipe, tensors: Iterable[Tensor], steps: int) -> torch.optim.Optimizer:
+    """The recipe's optimiser over some tensors; several parties may each run their own.
+
+    Args:
+        steps: that it will take in all: ``decay="linear"`` multiplies the learning rate of its n-th
+            step, counted from 0, by ``1 - n / steps``.
+
+    Raises:
+        UsageError: an unknown decay.
+    """
+    made: torch.optim.Optimizer = load_name(recipe.optimizer.target)(
+        tensors, **recipe.optimizer.kwargs
+    )
+    if recipe.decay == "linear":
+        rates = [float(group["lr"]) for group in made.param_groups]
+        taken = itertools.count()
+
+        def slow_down(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            left = 1 - next(taken) / steps
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * left
+
+        made.register_step_pre_hook(slow_down)
+    elif recipe.decay != "constant":
+        raise UsageError(f"regime.decay='{recipe.decay}'; expected constant or linear")
+    return made
 
 
 def steps_per_epoch(recipe: Recipe, records: int) -> int:

@@ -60,6 +60,8 @@ class Regime(ABC):
         optimizer_args: its other arguments, for example ``{"momentum": 0.9}``.
         epochs: passes over the private records.
         batch: records a step (the expected number under a learning defense).
+        decay: ``linear`` lets the learning rate fall to 0 over the steps of training (a client's own,
+            in federated averaging); ``constant`` leaves it.
         learning: DP-SGD or the like; None = plain.
 
     ``trainer`` is the import name of the function that trains a shadow of its models.
@@ -73,6 +75,7 @@ class Regime(ABC):
     optimizer_args: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = 40  # passes
     batch: int = 32  # records
+    decay: str = "constant"  # or linear
     learning: LearningDefense | None = None
 
     def recipe(self, net: Net, records: int) -> Recipe:
@@ -84,7 +87,9 @@ class Regime(ABC):
         """
         self._check()
         spec = Spec(self.optimizer, {"lr": self.lr, **self.optimizer_args})
-        recipe = Recipe(net=net, optimizer=spec, epochs=self.epochs, batch=self.batch)
+        recipe = Recipe(
+            net=net, optimizer=spec, epochs=self.epochs, batch=self.batch, decay=self.decay
+        )
         if self.learning is None:
             return recipe
         steps = self.epochs * steps_per_epoch(recipe, records)
@@ -96,6 +101,8 @@ class Regime(ABC):
             value = getattr(self, name)
             if value is None or not value > 0:
                 raise UsageError(f"regime.{name}={value}; expected a number above 0")
+        if self.decay not in ("constant", "linear"):
+            raise UsageError(f"regime.decay='{self.decay}'; expected constant or linear")
         if not isinstance(self.optimizer_args, Mapping):
             raise UsageError(
                 f"regime.optimizer_args={self.optimizer_args}; expected names and values, for example "

@@ -24,7 +24,7 @@ from privbench.contract import (
     child_rng,
     counted,
     finite,
-    load_name,
+    optimizer_for,
     spec_of,
     steps_per_epoch,
 )
@@ -169,8 +169,7 @@ class SliceNet(Regime):
         """What trains ``module``."""
 
         def optimizer(tensors: Iterable[Tensor]) -> Optimizer:
-            made: Optimizer = load_name(recipe.optimizer.target)(tensors, **recipe.optimizer.kwargs)
-            return made
+            return optimizer_for(recipe, tensors, topology.steps)
 
         if self.replicas == 1:
             made = optimizer(module.parameters())
@@ -257,6 +256,7 @@ class SliceNet(Regime):
             optimizer_args=self.optimizer_args,
             epochs=self.epochs,
             batch=self.batch,
+            decay=self.decay,
         )
 
     def problem(self, graph: Graph, recipe: Recipe, shares: list[int]) -> Problem:

@@ -107,6 +107,7 @@ class Split(Regime):
             optimizer_args=self.optimizer_args,
             epochs=self.epochs,
             batch=self.batch,
+            decay=self.decay,
         )
 
     def query_pairs(

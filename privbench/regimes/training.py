@@ -21,7 +21,7 @@ from privbench.contract import (
     child_rng,
     counted,
     finite,
-    load_name,
+    optimizer_for,
     steps_per_epoch,
 )
 from privbench.errors import TrainingError, UsageError
@@ -74,9 +74,8 @@ class Learner:
         self._loss: Loss = getattr(F, recipe.loss)
         self._backward = backward
         self._net = self.module
-        self._optimizer = load_name(recipe.optimizer.target)(
-            self.module.parameters(), **recipe.optimizer.kwargs
-        )
+        steps = total_steps(recipe, len(samples))
+        self._optimizer = optimizer_for(recipe, self.module.parameters(), steps)
         self._order: Iterator[Tensor] = batches(recipe, len(samples), order)
         self.curve = Curve()
         self._steps = 0

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.optim import Optimizer
 
-from privbench.contract import Layer, Party, Samples, Slice, Spec, load_name
+from privbench.contract import Layer, Party, Samples, Slice
 from privbench.slicenet.cutting import Skeleton, Work, work_of
 from privbench.slicenet.graph import Stage
 from privbench.slicenet.noise import Noise
@@ -21,16 +21,20 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """``(n, classes)`` outputs and ``(n,)`` labels to the mean loss, a scalar."""
 
 
+Make = Callable[[Iterable[Tensor]], Optimizer]
+"""Builds an optimiser of some tensors."""
+
+
 class Learner:
     """Learns tensors of its own by an optimiser of its own.
 
     Args:
-        optimizer: element-wise.
+        make: an element-wise optimiser of some tensors.
         tensors: leaves; those that are not learned are left out.
     """
 
-    def __init__(self, optimizer: Spec, tensors: Iterable[Tensor]) -> None:
-        self._spec, self._tensors = optimizer, [t for t in tensors if t.requires_grad]
+    def __init__(self, make: Make, tensors: Iterable[Tensor]) -> None:
+        self._make, self._tensors = make, [t for t in tensors if t.requires_grad]
         self._optimizer: Optimizer | None = None
 
     def learn(self) -> None:
@@ -38,7 +42,7 @@ class Learner:
         if not self._tensors:
             return
         if self._optimizer is None:  # now that the tensors have their initial values
-            self._optimizer = load_name(self._spec.target)(self._tensors, **self._spec.kwargs)
+            self._optimizer = self._make(self._tensors)
         self._optimizer.step()
         self._optimizer.zero_grad()
 
@@ -47,15 +51,15 @@ class Coordinator:
     """Holds stem and tail, adds up their gradients and learns.
 
     Args:
-        optimizer: element-wise.
+        make: an element-wise optimiser of some tensors.
         tensors: of stem and tail, as named in the state dict; they say shapes alone.
     """
 
-    def __init__(self, optimizer: Spec, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, make: Make, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = {
             name: torch.zeros_like(tensor, requires_grad=True) for name, tensor in tensors.items()
         }
-        self._learner = Learner(optimizer, self._tensors.values())
+        self._learner = Learner(make, self._tensors.values())
 
     def hold(self, name: str, value: Tensor) -> None:
         """Take in initial values."""
@@ -248,7 +252,7 @@ class Host:
     """
 
     def __init__(
-        self, name: Party, skeleton: Skeleton, slices: Sequence[Slice], optimizer: Spec
+        self, name: Party, skeleton: Skeleton, slices: Sequence[Slice], make: Make
     ) -> None:
         pieces: defaultdict[str, list[Slice]] = defaultdict(list)
         for piece in slices:
@@ -260,7 +264,7 @@ class Host:
             stage.layer.name: work_of(skeleton, stage, pieces[stage.layer.name]) for stage in stages
         }
         self.needs = frozenset(source for work in self.works.values() for source in work.sources)
-        self._learner = Learner(optimizer, [t for w in self.works.values() for t in w.trained()])
+        self._learner = Learner(make, [t for w in self.works.values() for t in w.trained()])
         self._values: dict[str, Tensor] = {}
         self.flows: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from privbench.contract import Party, Recipe, Topology
+from privbench.contract import Party, Recipe, Topology, optimizer_for
 from privbench.errors import UsageError
 from privbench.slicenet.cutting import Skeleton
 from privbench.slicenet.device import Coordinator, Holdings, Host, Owner, Releaser, place_of
@@ -78,6 +79,10 @@ class Public:
         bare = replace(recipe, net=topology.net)
         return cls(topology, bare, tuple(sample.shape), stem, noise_seed, sample.dtype, constants)
 
+    def optimizer(self, tensors: Iterable[Tensor]) -> Optimizer:
+        """A party's own optimiser."""
+        return optimizer_for(self.recipe, tensors, self.topology.steps)
+
     def graph(self) -> Graph:
         """Of a network with the values of its constructor."""
         module: nn.Module = self.topology.net.module().to(self.dtype).train()
@@ -128,10 +133,10 @@ class Program:
         self.schedule = Schedule(public.topology, graph)
         self._layers = {layer.name: layer for layer in public.topology.layers}
         skeleton, here = Skeleton(graph), frozenset(private.parties)
-        slices, spec = public.topology.slices, public.recipe.optimizer
+        slices, make = public.topology.slices, public.optimizer
         self._slices = slices
         self._hosts = {
-            name: Host(name, skeleton, [s for s in slices if s.party == name], spec)
+            name: Host(name, skeleton, [s for s in slices if s.party == name], make)
             for name in private.parties
             if name not in (COORDINATOR, RELEASER)
         }
@@ -422,7 +427,7 @@ def _office(
     coordinator = releaser = None
     if COORDINATOR in here:
         stages = (*graph.placed("stem"), *graph.placed("tail"))
-        coordinator = Coordinator(public.recipe.optimizer, parameters_of(stages))
+        coordinator = Coordinator(public.optimizer, parameters_of(stages))
     if RELEASER in here and private.state is not None:
         releaser = Releaser(private.state, public.topology.slices)
     return coordinator, releaser

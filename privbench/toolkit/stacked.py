@@ -51,6 +51,7 @@ def stackable(recipe: Recipe, trainer: str | None, shape: Sequence[int]) -> bool
         trainer == TRAINERS[federated]
         and recipe.loss == "cross_entropy"
         and recipe.augmentation is None
+        and recipe.decay == "constant"
         and (recipe.learning is None or recipe.mechanism is not None)
         and load_name(recipe.optimizer.target) in ELEMENTWISE
         and chain_of(recipe.net.module(), shape) is not None

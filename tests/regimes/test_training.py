@@ -19,6 +19,7 @@ from privbench.contract import (
     Spec,
     batches,
     child_rng,
+    optimizer_for,
 )
 from privbench.errors import TrainingError, UsageError
 from privbench.regimes.training import Training, train, training_flops
@@ -145,3 +146,18 @@ def test_what_the_loop_cannot_do_is_refused(
 def test_records_without_labels_are_refused(net: Net, digits: Samples) -> None:
     with pytest.raises(UsageError, match="labels"):
         train(recipe_of(net), Samples(digits.x), rng())
+
+
+def test_a_linear_decay_multiplies_every_step_by_what_is_left():
+    recipe = Recipe(Net(Spec("torch.nn.Linear", {})), Spec("torch.optim.SGD", {"lr": 1.0}), 1, 1)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = optimizer_for(replace(recipe, decay="linear"), [weight], 4)
+    seen = []
+    for _ in range(4):
+        weight.grad = -torch.ones(1)
+        before = weight.item()
+        optimizer.step()
+        seen.append(weight.item() - before)
+    assert seen == [1.0, 0.75, 0.5, 0.25]
+    with pytest.raises(UsageError, match=r"regime\.decay='cosine'; expected constant or linear"):
+        optimizer_for(replace(recipe, decay="cosine"), [weight], 4)
