@@ -56,11 +56,11 @@ class Course:
 def course_of(faults: Faults, problem: Problem, slicing: Slicing, steps: int) -> Course:
     """Draw what happens.
 
-    Slices of one home change hands together, and have one stand-in. In each step they are hosted by
-    their home if it is there, else by the stand-in: from the copy that it holds, from their initial
-    weights where nobody holds one. Where neither is there the step is skipped, and nothing changes
-    hands. Whoever left for good is followed by its stand-in as home, and another
-    stand-in is chosen; where that one is gone too, anybody who can afford the slices.
+    Slices of one home change hands together, and have ``faults.buddies`` stand-ins. In each step they
+    are hosted by their home if it is there, else by a stand-in: from the copy that it holds, from
+    their initial weights where nobody holds one. Where none is there the step is skipped, and nothing
+    changes hands. Whoever left for good is followed by a stand-in as home, and another stand-in is
+    chosen; where all are gone too, anybody who can afford the slices.
 
     Args:
         problem: who can afford what.
@@ -86,7 +86,8 @@ class _State:
         self._home = {home: home for home in groups}
         self._host = dict(self._home)  # in the last step that was hosted
         self._buddies = Buddies(problem, groups) if faults.on_drop == "take_over" else None
-        self._stand_in: dict[int, int | None] = dict.fromkeys(groups)
+        self._stand_ins: dict[int, list[int]] = {home: [] for home in groups}
+        self._gone: set[int] = set()  # of those away, who left for good
         self._held: dict[int, dict[int, int]] = {home: {} for home in groups}
         for home in sorted(groups, key=lambda each: (-len(groups[each]), each)):
             self._appoint(home)
@@ -98,20 +99,28 @@ class _State:
     def turn(self, step: int) -> Turn:
         """The next step."""
         slow = self._come_and_go(step)
-        for home in self._home:
-            self._follow(home)
-        hosts = {home: self._host_of(home) for home in self._home}
-        hosted = None not in hosts.values()
-        moves = list(self._moves(step, hosts)) if hosted else []
+        gone = {device for device, back in self._back.items() if back == NEVER}
+        if gone != self._gone:
+            self._gone = gone
+            for home in self._home:
+                self._follow(home)
+        moving = {
+            home: self._host_of(home)
+            for home, now in self._home.items()
+            if now in self._back or self._host[home] != now
+        }
+        hosted = None not in moving.values()
+        moves = list(self._moves(step, moving)) if hosted else []
         moves += self._copies(step)
-        return Turn(frozenset(self._back), slow.difference(self._back), hosted, tuple(moves))
+        away = frozenset(self._back)
+        return Turn(away, slow.difference(away), hosted, tuple(moves))
 
     def ending(self, steps: int) -> Iterator[Handover]:
         """Slices whose last host left for good, after the last step."""
         for home, host in self._host.items():
-            if self._back.get(host) != NEVER:
+            if host not in self._gone:
                 continue
-            held = {d: s for d, s in self._held[home].items() if self._back.get(d) != NEVER}
+            held = {d: s for d, s in self._held[home].items() if d not in self._gone}
             keeper = max(held, key=lambda device: (held[device], -device), default=None)
             sender = RELEASER if keeper is None else self._names[keeper]
             reason = "restart" if keeper is None else "take_over"
@@ -140,39 +149,46 @@ class _State:
         ]
         return min([*planned, *([step + after] if drawn and after else [])], default=NEVER)
 
-    def _gone(self) -> set[int]:
-        return {device for device, back in self._back.items() if back == NEVER}
-
     def _follow(self, home: int) -> None:
-        """Slices whose home or stand-in left for good get another."""
+        """Slices whose home or stand-ins left for good get others."""
+        there = [each for each in self._stand_ins[home] if each not in self._gone]
         if self._buddies is None:
             return
-        gone = self._gone()
-        if self._home[home] in gone:
-            stand_in = self._stand_in[home]
-            if stand_in is None or stand_in in gone:
-                stand_in = self._buddies.choose(home, gone)
-            if stand_in is None:
+        if self._home[home] in self._gone:
+            copied = [each for each in there if each in self._held[home]]
+            fresh = None if there else self._buddies.choose(home, self._gone)
+            successor = next(iter([*copied, *there]), fresh)
+            if successor is None:
                 return
-            self._home[home] = stand_in
-            self._appoint(home)
-        elif self._stand_in[home] in gone:
-            self._appoint(home)
+            self._home[home] = successor
+            there = [each for each in there if each != successor]
+        elif len(there) == len(self._stand_ins[home]):
+            return
+        self._stand_ins[home] = there
+        self._appoint(home)
 
     def _appoint(self, home: int) -> None:
-        """Choose a stand-in."""
-        if self._buddies is not None:
-            barred = self._gone() | {self._home[home]}
-            self._stand_in[home] = self._buddies.choose(home, barred)
+        """Choose stand-ins, as many as were asked for and can afford it."""
+        mine = self._stand_ins[home]
+        while self._buddies is not None and len(mine) < self._faults.buddies:
+            found = self._buddies.choose(home, {*self._gone, *mine, self._home[home]})
+            if found is None:
+                return
+            mine.append(found)
 
     def _host_of(self, home: int) -> int | None:
-        """Its home, else its stand-in. One that holds no copy waits for those who do and may return."""
-        order = (self._home[home], self._stand_in[home])
-        host = next((each for each in order if each is not None and each not in self._back), None)
+        """Its home; else whoever hosts it already, or has the latest copy, or any stand-in.
+
+        One that holds no copy waits for those who do and may return.
+        """
         last, held = self._host[home], self._held[home]
+        host: int | None = self._home[home]
+        if host in self._back:
+            there = [each for each in self._stand_ins[home] if each not in self._back]
+            host = max(there, key=lambda d: (d == last, held.get(d, -1)), default=None)
         if host is None or host == last or host in held or last not in self._back:
             return host
-        return None if set(held).difference(self._gone()) else host
+        return None if set(held).difference(self._gone) else host
 
     def _moves(self, step: int, hosts: Mapping[int, int | None]) -> Iterator[Handover]:
         for home, host in hosts.items():
@@ -193,13 +209,15 @@ class _State:
         every = self._faults.copy_every
         if not every or not step or step % every:
             return
-        for home, stand_in in self._stand_in.items():
+        for home, stand_ins in self._stand_ins.items():
             host = self._host[home]
-            there = host == self._home[home] and host not in self._back
-            if there and stand_in is not None and stand_in not in self._back:
-                self._held[home][stand_in] = step
-                names = self._names[home], self._names[host], self._names[stand_in]
-                yield Handover(step, *names, "copy")
+            if host != self._home[home] or host in self._back:
+                continue
+            for each in stand_ins:
+                if each not in self._back:
+                    self._held[home][each] = step
+                    names = self._names[home], self._names[host], self._names[each]
+                    yield Handover(step, *names, "copy")
 
 
 def _groups(slicing: Slicing) -> dict[int, tuple[int, ...]]:

@@ -38,8 +38,10 @@ class Faults:
         retries: how often a message that was lost is sent again before the step is given up.
         schedule: what happens by plan, for example ``[[3, 2, drop], [6, 2, return]]``: device 2 is
             away in steps 3, 4 and 5.
-        copy_every: steps after which each host sends its slices to its buddy; 0 = no copies.
-        on_drop: ``take_over``: the buddy hosts the slices of a device that is away; ``skip``: steps
+        copy_every: steps after which each host sends its slices to its buddies; 0 = no copies.
+        buddies: devices that keep these copies and stand in; with one, a step is skipped as soon as
+            some device and its buddy are away together, which in a large crowd happens often.
+        on_drop: ``take_over``: a buddy hosts the slices of a device that is away; ``skip``: steps
             are skipped until it is back.
         seed: of all draws.
 
@@ -56,6 +58,7 @@ class Faults:
     retries: int = 3
     schedule: tuple[Event, ...] = ()
     copy_every: int = 0  # steps
+    buddies: int = 1  # devices for each that hosts
     on_drop: str = "take_over"
     seed: int = 0
 
@@ -69,6 +72,10 @@ class Faults:
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 raise UsageError(f"faults.{name}={value}; expected a whole number, at least 0")
+        if type(self.buddies) is not int or self.buddies < 1:
+            raise UsageError(
+                f"faults.buddies={self.buddies}; expected at least 1 (nobody: faults.on_drop=skip)"
+            )
         if not 1 <= self.slowdown < inf:
             raise UsageError(f"faults.slowdown={self.slowdown}; expected a factor of at least 1")
         if not 0 <= self.deadline < inf:

@@ -58,6 +58,7 @@ def test_every_choice_can_be_built(name):
         ({"return_after": -1}, r"return_after=-1; expected a whole number"),
         ({"retries": 1.5}, r"retries=1.5; expected a whole number"),
         ({"copy_every": True}, r"copy_every=True; expected a whole number"),
+        ({"buddies": 0}, r"buddies=0; expected at least 1"),
         ({"slowdown": 0.5}, r"slowdown=0.5; expected a factor of at least 1"),
         ({"deadline": -1.0}, r"deadline=-1.0; expected seconds"),
         ({"on_drop": "wait"}, r"on_drop='wait'; expected take_over or skip"),
@@ -181,6 +182,28 @@ def test_a_home_that_returns_while_its_stand_in_is_away_goes_on_from_what_it_had
         (5, buddy, "take_over"),
         (7, name, "take_over"),
     ]
+
+
+def test_with_two_buddies_the_second_goes_on_where_home_and_first_are_away():
+    problem, slicing = spare(4, 8.0)
+    host = slicing.hosts[0]
+    faults = Faults(schedule=((5, host, "drop"),), copy_every=2, buddies=2)
+    first = course_of(faults, problem, slicing, 9)
+    name = problem.parties[host]
+    keepers = {h.receiver for h in first.handovers if h.home == name and h.step < 5}
+    buddy = next(h.receiver for h in first.handovers if h.reason == "take_over")
+    (second,) = keepers - {buddy}
+    other = problem.parties.index(buddy)
+    plan = ((5, host, "drop"), (5, other, "drop"), (7, host, "return"), (8, other, "return"))
+    course = course_of(replace(faults, schedule=plan), problem, slicing, 9)
+    assert all(turn.hosted for turn in course.turns)
+    moves = [h for h in course.handovers if h.home == name and h.reason != "copy"]
+    assert [(h.step, h.sender, h.receiver, h.reason) for h in moves] == [
+        (5, name, second, "take_over"),
+        (7, second, name, "return"),
+    ]
+    alone = course_of(replace(faults, schedule=plan, buddies=1), problem, slicing, 9)
+    assert [turn.hosted for turn in alone.turns] == [True] * 5 + [False] * 2 + [True] * 2
 
 
 def test_slices_wait_for_a_copy_that_may_return():

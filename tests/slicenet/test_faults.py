@@ -11,7 +11,8 @@ import torch
 from crowds import EVERYTHING, Deals, mlp, trained
 from failing import Plain, cut
 
-from privbench.contract import HEADER_BYTES, Handover, Losses, Net, Samples, Seat, Spec
+from attacks.reconstruction.ridge_decoder import RidgeDecoder
+from privbench.contract import HEADER_BYTES, Handover, Losses, Net, Public, Samples, Seat, Spec
 from privbench.regimes.slicenet import SliceNet
 from privbench.slicenet.crowd import Device, Uniform
 from privbench.slicenet.faults import Faults
@@ -19,6 +20,8 @@ from privbench.slicenet.links import Links
 from privbench.slicenet.problem import Slicing
 from privbench.slicenet.slicers.base import Slicer
 from privbench.slicenet.waves import waves
+from privbench.threats.crowd import Host
+from privbench.views import Facts, views_of
 from privbench.wire.tap import Capture, Recorder
 from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
@@ -286,6 +289,36 @@ def test_a_host_is_seen_where_it_hosts_and_knows_what_it_was_sent():
         assert "device-1" not in parties
     assert topology.hosts() == ("device-0", "device-1", "device-2")
     assert set(topology.hosted(buddy)) >= set(topology.hosted("device-1"))
+
+
+def test_views_hold_copies_and_what_was_hosted_in_their_steps_alone(tmp_path):
+    plan = [[8, 1, "drop"], [13, 1, "return"]]
+    faults = {"schedule": plan, "copy_every": 3}
+    tap, told = Recorder(tmp_path, Capture(first=1000)), run(faults=faults)
+    people = Deals(told.population.train)
+    rng = torch.Generator().manual_seed(1)
+    regime(faults=faults).train(Net(DEEP), people, Wire((tap,)), rng, "cpu")
+    tap.close()
+    where = told.trained.topology
+    buddy = next(each.receiver for each in where.handovers if each.reason == "take_over")
+    facts = Facts(Public(), lambda rows: people.train[:0], lambda rows, owned: rows, lambda s: ())
+    threat = Host(steps="all")
+    seats = [seat for seat in threat.seats(where) if seat.name in ("device-1", buddy)]
+    views = views_of(Transcript(tmp_path), where, threat, seats, RidgeDecoder(), facts)
+    foreign = {s.units for s in where.slices if (s.party, s.layer) == ("device-1", "linear1")}
+    held = {view.seat.name: set() for view in views}
+    for view in views:
+        for weights in view.weights:
+            if weights.layer == "linear1" and weights.units in foreign:
+                held[view.seat.name].add(weights.step)
+                rows = told.tap.states[weights.step]["linear1.weight"][list(weights.units)]
+                assert torch.equal(weights.tensors["linear1.weight"], rows)
+    steps = set(range(where.steps))
+    assert held["device-1"] == steps - {0, *range(8, 13)}, "step 0 is public as a whole"
+    assert held[buddy] == {3, 6, *range(8, 13), 15, 18}
+    for view in views:
+        seen = {m.step for m in view.messages if m.kind == "activation"}
+        assert seen == (steps - set(range(8, 13)) if view.seat.name == "device-1" else steps)
 
 
 def test_what_crosses_is_what_is_counted_whoever_hosts():
