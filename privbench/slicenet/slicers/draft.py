@@ -42,7 +42,11 @@ class Draft:
     @property
     def missing(self) -> float:
         """How much waits in the pool, as a share of what the crowd can spend."""
-        return sum(self.sizes[kind] * count for kind, count in self.pool.items())
+        return self.lacking(self.pool)
+
+    def lacking(self, pool: Pool) -> float:
+        """How much is in a pool, as a share of what the crowd can spend."""
+        return sum(self.sizes[kind] * count for kind, count in pool.items())
 
     def put(self, kind: int, device: int, count: int) -> None:
         """Gives a device so many of a kind; a negative count takes them."""

@@ -8,6 +8,7 @@ from random import Random
 from privbench.slicenet.slicers.costs import Costs
 from privbench.slicenet.slicers.draft import Draft, Pool
 
+_LENIENT, _STRICT = 2.0, 20.0  # fines for what has no host, in prices of placing as much
 _LUMPS = 12  # most that one step takes out; more is a new slicing rather than a change
 
 
@@ -31,10 +32,14 @@ class Search(Draft):
     def __init__(self, costs: Costs, seed: int) -> None:
         super().__init__(costs, seed)
         self._rng = Random(seed)
+        self._placing = 0.0  # price of what is placed, for all the crowd's budgets' worth
         self._absent = [1.0] * len(costs.kinds)
 
     def anneal(self, work: float, hot: float, cold: float) -> None:
         """Steps until so much work is done, while the heat falls; ends with the best found.
+
+        On the way some may lack a host, for a fine that rises: a detour that pays where budgets
+        are tight. What is within budgets at the start is so at the end.
 
         Args:
             work: insertions to try.
@@ -46,20 +51,34 @@ class Search(Draft):
         best = float("inf") if self.pool else self.account.price
         self.mark()
         while self.work - start < work:
-            heat = hot * (cold / hot) ** ((self.work - start) / work) if hot else 0.0
+            done = (self.work - start) / work
+            heat = self.unit * hot * (cold / hot) ** done if hot else 0.0
+            fine = self._placing * _LENIENT * (_STRICT / _LENIENT) ** done
             self.work += 1
-            if self.step(heat * self.unit) and not self.pool and self.account.price < best:
+            if self.step(heat, fine) and not self.pool and self.account.price < best:
                 best = self.account.price
                 self.mark()
-        if self.account.price > best:
+        if best < float("inf") and (self.pool or self.account.price > best):
             self.rewind()
+            self.pool = {}
 
     def measure(self) -> None:
         """Sets ``unit`` by what is placed now."""
-        self.unit = self.account.price / max(1, int(self.account.here.sum()))
+        account = self.account
+        self.unit = account.price / max(1, int(account.here.sum()))
+        whole = sum(
+            len(kind.vertices) * size
+            for kind, size in zip(self.costs.kinds, self.sizes, strict=True)
+        )
+        self._placing = account.price / max(whole - self.missing, 1e-12)
 
-    def step(self, heat: float) -> bool:
+    def step(self, heat: float, fine: float = float("inf")) -> bool:
         """Ruins and recreates once; keeps the result if it is better, or by chance at some heat.
+
+        Args:
+            heat: how much worse a kept slicing may typically be, as a price.
+            fine: price of leaving all the crowd's budgets' worth without a host; infinite = less
+                without a host is better whatever it costs.
 
         Returns:
             was it kept?
@@ -67,21 +86,24 @@ class Search(Draft):
         before, pool = self.account.price, dict(self.pool)
         self._ruin(pool)
         left = self.fill(pool, self._order(pool), self._rng.choice((0.0, 0.0, 0.1, 0.4)))
-        if self._accept(before, left, heat):
+        if self._accept(before, left, heat, fine):
             self.pool = left
             self.keep()
             return True
         self.undo()
         return False
 
-    def _accept(self, before: float, left: Pool, heat: float) -> bool:
-        if left or self.pool:
-            for kind in left:
-                self._absent[kind] += 1.0
-            was, now = self._weight(self.pool), self._weight(left)
-            if now != was:
-                return now < was
+    def _accept(self, before: float, left: Pool, heat: float, fine: float) -> bool:
         worse = self.account.price - before
+        if left or self.pool:
+            if fine < float("inf"):
+                worse += fine * (self.lacking(left) - self.missing)
+            else:
+                for kind in left:
+                    self._absent[kind] += 1.0
+                was, now = self._weight(self.pool), self._weight(left)
+                if now != was:
+                    return now < was
         return worse <= 0 or (heat > 0 and self._rng.random() < exp(-worse / heat))
 
     def _weight(self, pool: Pool) -> float:

@@ -19,14 +19,26 @@ HELP = (
 def repair(search: Search, work: float) -> bool:
     """Finds a place for all that waits in the pool, by changes elsewhere if need be.
 
-    Least excess first, then volume; steps until nothing waits or the work is done.
+    Least excess first, then volume; then volume with a fine for excess, since received inputs are
+    memory and less of them makes room; then least excess again.
 
     Returns:
         has everything a host now?
     """
-    order = sorted(search.pool, key=lambda kind: -search.sizes[kind])
-    search.pool = search.fill(search.pool, order)
+    search.pool = search.fill(search.pool, sorted(search.pool, key=lambda k: -search.sizes[k]))
     search.keep()
+    waiting = dict(search.pool)
+    search.mark()
+    if _strict(search, 0.1 * work):
+        return True
+    search.rewind()
+    search.pool = waiting
+    search.anneal(0.7 * work, 0.3, 0.05)
+    return _strict(search, 0.2 * work)
+
+
+def _strict(search: Search, work: float) -> bool:
+    """Steps to less and less without a host, whatever it costs."""
     start = search.work
     search.measure()
     while search.pool and search.work - start < work:
