@@ -81,8 +81,11 @@ class Plain:
             owner.update(dict.fromkeys(share.tolist(), number))
         order = batches(self.recipe, len(data), child_rng(self.told.rng, "batches"))
         self.kept = {}
-        for step in range(total_steps(self.recipe, len(data))):
+        steps, rate = total_steps(self.recipe, len(data)), self.told.regime.lr
+        for step in range(steps):
             before(step)
+            if self.told.regime.decay == "linear":
+                self.optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
             positions = next(order).tolist()
             there = [p for p in positions if owner[p] not in self.away.get(step, ())]
             self.kept[step] = [] if step in self.skipped else there

@@ -184,9 +184,10 @@ def test_without_copies_slices_start_anew_from_their_initial_weights():
     assert (first.sender, first.reason) == ("releaser", "restart")
 
 
-def test_steps_are_skipped_until_the_host_is_back():
+@pytest.mark.parametrize("decay", ["constant", "linear"])
+def test_steps_are_skipped_until_the_host_is_back(decay):
     plan = [[4, 2, "drop"], [9, 2, "return"]]
-    told = run(faults={"schedule": plan, "on_drop": "skip"})
+    told = run(decay=decay, faults={"schedule": plan, "on_drop": "skip"})
     twin = Plain(told, away=dict.fromkeys(range(4, 9), (2,)), skipped=range(4, 9))
     twin.train(lambda step: None)
     assert near(weights(told), twin.copy())
