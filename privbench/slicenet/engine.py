@@ -110,9 +110,6 @@ class Simulated:
         self._hand_over()
         if self._wire.wants(number, "slice_weights"):
             self._wire.hold(number, self._module.state_dict())
-        if self._derived("gradient").maps or self._derived("partial_sum").sums:
-            needed = [stage for stage in self._stages if stage.layer.name in self._plan.layers]
-            self._wire.lend(number, {n: t for stage in needed for n, t in stage.tensors.items()})
         for place in ("stem", "tail") if len(owners) else ():
             for name in self._owned[place]:
                 self._broadcast(f"{place}_weights", name)
@@ -148,12 +145,17 @@ class Simulated:
 
     def _watched(self, batch: Samples) -> Tensor:
         """Forward and backward pass stage by stage, with every message that somebody wants."""
+        if self._derived("gradient").maps or self._derived("partial_sum").sums:
+            used = [stage for stage in self._stages if stage.layer.name in self._plan.layers]
+            weights = {f"{stage.layer.name}.weight": stage.weight for stage in used}
+            self._wire.lend(self._step, weights)
         done, values = self._forward(batch.x)
         ends = [values[name] for name in self._graph.result.sources]
         logits = self._graph.result(values)
         loss = self._mean(logits, batch.y)
         slopes = torch.autograd.grad(loss, ends)
         self._backward(done, values, dict(zip(self._graph.result.sources, slopes, strict=True)))
+        self._wire.get_back()
         return loss.detach()
 
     def _forward(self, x: Tensor) -> tuple[list[Pass], dict[str, Tensor]]:

@@ -77,11 +77,11 @@ def of_rows(
     """
     found: dict[str, Tensor] = {}
     for ran in done:
-        if _trained(ran.stage):
+        if names := _names(ran.stage):
             (opened,) = ran.opened
             delta = deltas[ran.stage.layer.name][rows]
             both = _layer_gradients(ran.stage, opened.detach()[rows], delta)
-            found |= dict(zip(_names(ran.stage), both, strict=False))
+            found |= dict(zip(names, both, strict=False))
     return found
 
 
@@ -100,6 +100,8 @@ def _plain(stage: Stage) -> bool:
 
 def _names(stage: Stage) -> list[str]:
     """Of weight and bias, in this order; none where one of them is not trained."""
+    if stage.sort != "layer":
+        return []
     own = [t for t in (stage.weight, stage.bias) if t is not None]
     found = [n for mine in own for n, tensor in stage.tensors.items() if tensor is mine]
     return found if all(tensor.requires_grad for tensor in own) else []

@@ -146,6 +146,8 @@ class CrowdRouter(Router):
         element = message.payload.element_size()
         if message.kind == "activation" and message.receiver == EVERYONE:
             return self.tally.layer(message.layer, self.rows, element)
+        if message.kind == "gradient" and message.sender == OWNER:
+            return self.tally.owners(message.layer, self.rows, element)
         whole, batch = message.payload.numel() * element, len(message.rows)
         total = 0
         for route in self._routes(message):

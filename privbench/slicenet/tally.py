@@ -58,11 +58,17 @@ class Tally:
         """
         if name not in self._between:
             return 0
-        total = self._between[name].nbytes(sum(rows.values()), element)
-        if self._owners[name].messages:
-            for owner, count in rows.items():
-                crossing = self._owners[name] - self._own[name].get(owner, Count())
-                total += crossing.nbytes(count, element)
+        between = self._between[name].nbytes(sum(rows.values()), element)
+        return between + self.owners(name, rows, element)
+
+    def owners(self, name: str, rows: Mapping[Party, int], element: int) -> int:
+        """The same on links that begin or end at owners of rows."""
+        if name not in self._owners or not self._owners[name].messages:
+            return 0
+        total = 0
+        for owner, count in rows.items():
+            crossing = self._owners[name] - self._own[name].get(owner, Count())
+            total += crossing.nbytes(count, element)
         return total
 
     def sums(self, name: str, rows: int, element: int) -> int:

@@ -84,7 +84,10 @@ class Tap(ABC):
         """The network's parameters in force during this step."""
 
     def lend(self, step: int, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most need it not
-        """Parameters in force, for a tap that derives; others have no use for them."""
+        """Parameters in force, for a tap that derives: live, and its own until ``give_back``."""
+
+    def give_back(self) -> None:  # noqa: B027 - who was lent nothing has nothing to give back
+        """What was lent is about to be overwritten."""
 
     @abstractmethod
     def close(self) -> None:
@@ -116,6 +119,7 @@ class Recorder(Tap):
         self._owners: dict[str, Tensor] = {}
         self._owner_files = 0
         self._held = -1  # the last step whose parameters were kept
+        self._lent: Future[None] | None = None
         self._disk = _Disk()
 
     def open(self, topology: Topology, router: Router) -> None:
@@ -152,7 +156,13 @@ class Recorder(Tap):
     def lend(self, step: int, state: Mapping[str, Tensor]) -> None:
         """Keep what messages are derived from, unless it is kept for the seats already."""
         if step != self._held and self.keeps(step, "gradient"):
-            self._keep(f"{LENT}{step}", state)
+            self._lent = self._disk.does(codec.save, dict(state), self.folder / f"{LENT}{step}")
+
+    def give_back(self) -> None:
+        """Be done with what was lent; it is written while the step is computed, so nobody waits long."""
+        if self._lent is not None:
+            self._lent.result()
+        self._lent = None
 
     def close(self) -> None:
         """Write what is left.
@@ -190,7 +200,7 @@ class _Disk:
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: deque[Future[None]] = deque()
 
-    def does(self, write: Callable[..., None], *what: Any) -> None:
+    def does(self, write: Callable[..., None], *what: Any) -> Future[None]:
         """Have something written, and wait while too much is.
 
         Raises:
@@ -198,9 +208,11 @@ class _Disk:
         """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "recorder")
-        self._waiting.append(self._thread.submit(write, *what))
+        written = self._thread.submit(write, *what)
+        self._waiting.append(written)
         while len(self._waiting) > WAITING or (self._waiting and self._waiting[0].done()):
             self._waiting.popleft().result()
+        return written
 
     def close(self) -> None:
         """Wait for all of it.

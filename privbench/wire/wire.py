@@ -81,9 +81,17 @@ class Wire:
             tap.take(message)
 
     def lend(self, step: int, state: Mapping[str, Tensor]) -> None:
-        """Parameters in force during ``step``, from which messages are derived: no seat gets them."""
+        """Parameters in force during ``step``, from which messages are derived: no seat gets them.
+
+        They are not copied, so ``get_back`` must be called before they change.
+        """
         for tap in self.taps:
             tap.lend(step, state)
+
+    def get_back(self) -> None:
+        """Have taps be done with what was lent."""
+        for tap in self.taps:
+            tap.give_back()
 
     def send(self, message: Message) -> Message:
         """Deliver a message; the payload that comes back is detached from any graph."""

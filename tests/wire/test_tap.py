@@ -59,14 +59,17 @@ def test_parameters_are_kept_as_they_were(tmp_path):
 
 
 def test_what_is_lent_is_kept_once_and_no_seat_is_given_it(tmp_path):
-    tap = recorder(tmp_path, 4)
+    tap, weight = recorder(tmp_path, 4), torch.zeros(1)
     for step in range(4):
         tap.begin(step, torch.tensor([0, 0]))
-        tap.hold(step, {"w": torch.zeros(1)})
-        tap.lend(step, {"w": torch.zeros(1)})
+        tap.hold(step, {"w": weight})
+        tap.lend(step, {"w": weight})
         tap.take(message(step))
+        tap.give_back()
+        weight += 1
     tap.close()
     assert sorted(f.name for f in tmp_path.glob("lent-*")) == ["lent-2", "lent-3"]
+    assert float(codec.load(tmp_path / "lent-3")["w"]) == 3
     assert Transcript(tmp_path).steps_with_state == (0, 1)
 
 
