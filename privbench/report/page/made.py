@@ -68,6 +68,13 @@ def _pairs(facts: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
+def _lost(report: Report) -> str:
+    """What failing devices cost; empty where none were asked for."""
+    lost = report.crowd.lost if report.crowd else ()
+    told = [f"{each.what.replace('_', ' ')} {each.count:g}" for each in lost if each.count]
+    return ", ".join(told) or ("nothing" if lost else "")
+
+
 def _made(report: Report, shared: str) -> Made:
     names, run = report.names, report.run
     words = [names.regime, names.defense, names.threat, names.attack, names.variant]
@@ -81,6 +88,7 @@ def _made(report: Report, shared: str) -> Made:
         "records": _pairs(run.splits),
         "seed, threads, device": f"{run.seed}, {run.threads}, {run.device}",
         "attack kept from the truth in a process of its own": "yes" if run.sealed else "no",
+        "lost to faults": _lost(report),
         "versions": "" if versions == shared else versions,
         "why not": report.reason,
     }
