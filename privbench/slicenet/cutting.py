@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -58,6 +59,20 @@ class Skeleton:
                 place[name] = tensor
 
 
+class Order:
+    """Channels in a row, and where some of them stand; answers are kept, for each step asks again."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        self._at = {channel: place for place, channel in enumerate(channels)}
+        self._known: dict[tuple[int, ...], Any] = {}
+
+    def place(self, units: tuple[int, ...]) -> Any:
+        """An index of these channels: a slice where they stand side by side."""
+        if units not in self._known:
+            self._known[units] = _index([self._at[unit] for unit in units], len(self._at))
+        return self._known[units]
+
+
 class Work(ABC):
     """A device's part of one stage, for all its tiles of it together.
 
@@ -85,7 +100,17 @@ class Work(ABC):
         self._entries: dict[str, Tensor] = {}
         self._mine = self._total = self._out = torch.empty(0)
 
-    @property
+    @cached_property
+    def in_touched(self) -> Order:
+        """Where channels stand in what ``spread`` gives."""
+        return Order(self.touched)
+
+    @cached_property
+    def in_finished(self) -> Order:
+        """Where channels stand in what ``finish`` gives."""
+        return Order(self.finished)
+
+    @cached_property
     def sources(self) -> tuple[str, ...]:
         """Layers of which the tiles need something; others that feed the stage may be empty."""
         needed = {need.layer for piece in self.pieces for need in piece.needs}

@@ -296,13 +296,13 @@ class Host:
 
     def partial(self, layer: str, units: tuple[int, ...]) -> Tensor:
         """The part of it for a block of channels."""
-        return self._sums[layer][:, place_of(units, self.works[layer].touched)]
+        return self._sums[layer][:, self.works[layer].in_touched.place(units)]
 
     def add(self, layer: str, units: tuple[int, ...], payload: Tensor) -> None:
         """What another host adds to a block that this one finishes."""
         if layer not in self._added:
             self._added[layer] = torch.zeros_like(self._sums[layer])
-        self._added[layer][:, place_of(units, self.works[layer].touched)] += payload
+        self._added[layer][:, self.works[layer].in_touched.place(units)] += payload
 
     def finish(self, layer: str, noise: Noise) -> None:
         """The finished channels of a layer."""
@@ -311,13 +311,13 @@ class Host:
             total = self._sums[layer]
             if layer in self._added:
                 total = total + self._added.pop(layer)
-            total = total[:, place_of(work.finished, work.touched)]
+            total = total[:, work.in_touched.place(work.finished)]
             self._outs[layer] = work.finish(total, noise)
         del self._sums[layer]
 
     def out(self, layer: str, rows: Any, units: tuple[int, ...]) -> Tensor:
         """Some of them, for some rows."""
-        place = place_of(units, self.works[layer].finished)
+        place = self.works[layer].in_finished.place(units)
         return _Spot(self._outs[layer], rows, place).get()
 
     def receive_gradient(
@@ -326,7 +326,7 @@ class Host:
         """A consumer's part of the gradient of what this host made."""
         if layer not in self._given:
             self._given[layer] = torch.zeros_like(self._outs[layer])
-        place = place_of(units, self.works[layer].finished)
+        place = self.works[layer].in_finished.place(units)
         _Spot(self._given[layer], rows, place).add(payload)
 
     def turn(self, layer: str) -> None:
@@ -339,19 +339,19 @@ class Host:
             )
             shape = (len(delta), len(work.touched), *delta.shape[2:])
             self._deltas[layer] = delta.new_zeros(shape)
-            self._deltas[layer][:, place_of(work.finished, work.touched)] = delta
+            self._deltas[layer][:, work.in_touched.place(work.finished)] = delta
 
     def delta(self, layer: str, units: tuple[int, ...]) -> Tensor:
         """The gradient of a block's sum."""
-        return self._deltas[layer][:, place_of(units, self.works[layer].touched)]
+        return self._deltas[layer][:, self.works[layer].in_touched.place(units)]
 
     def receive_delta(self, layer: Layer, units: tuple[int, ...], payload: Tensor) -> None:
         """The gradient of the sum of a block that another host finishes."""
-        touched = self.works[layer.name].touched
+        work = self.works[layer.name]
         if layer.name not in self._deltas:
-            shape = (len(payload), len(touched), *layer.map_shape[1:])
+            shape = (len(payload), len(work.touched), *layer.map_shape[1:])
             self._deltas[layer.name] = payload.new_zeros(shape)
-        self._deltas[layer.name][:, place_of(units, touched)] = payload
+        self._deltas[layer.name][:, work.in_touched.place(units)] = payload
 
     def backward(self, layer: str) -> None:
         """From the gradients of the sums to those of weights and of what was fed."""
@@ -386,14 +386,3 @@ class _Spot:
 
     def add(self, payload: Tensor) -> None:
         self.tensor[self._index] += payload
-
-
-def place_of(units: Sequence[int], among: Sequence[int]) -> Any:
-    """Where channels stand in a row of channels: a slice where they stand side by side."""
-    if tuple(units) == tuple(among):
-        return slice(None)
-    first = among.index(units[0])
-    if tuple(among[first : first + len(units)]) == tuple(units):
-        return slice(first, first + len(units))
-    at = {unit: place for place, unit in enumerate(among)}
-    return torch.tensor([at[unit] for unit in units])

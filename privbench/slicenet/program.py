@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 
 from privbench.contract import Party, Recipe, Topology, optimizer_for
 from privbench.errors import UsageError
-from privbench.slicenet.cutting import Skeleton
-from privbench.slicenet.device import Coordinator, Holdings, Host, Owner, Releaser, place_of
+from privbench.slicenet.cutting import Order, Skeleton
+from privbench.slicenet.device import Coordinator, Holdings, Host, Owner, Releaser
 from privbench.slicenet.engine import COORDINATOR, RELEASER
 from privbench.slicenet.graph import Graph, parameters_of
 from privbench.slicenet.noise import Noise, seeded
@@ -132,6 +132,7 @@ class Program:
         graph = public.graph()
         self.schedule = Schedule(public.topology, graph)
         self._layers = {layer.name: layer for layer in public.topology.layers}
+        self._orders = {name: Order(range(each.channels)) for name, each in self._layers.items()}
         skeleton, here = Skeleton(graph), frozenset(private.parties)
         slices, make = public.topology.slices, public.optimizer
         self._slices = slices
@@ -310,13 +311,13 @@ class Program:
     def _activation(self, envelope: Envelope) -> Tensor:
         units = envelope.units or ()
         if envelope.from_owner:
-            place = place_of(units, range(self._layers[envelope.layer].channels))
+            place = self._orders[envelope.layer].place(units)
             return self._owners[envelope.sender].value(envelope.layer)[:, place]
         return self._hosts[envelope.sender].out(envelope.layer, self._rows(envelope), units)
 
     def _got_activation(self, envelope: Envelope, payload: Tensor) -> None:
         layer = self._layers[envelope.layer]
-        place = place_of(envelope.units or (), range(layer.channels))
+        place = self._orders[layer.name].place(envelope.units or ())
         if envelope.to_owner:
             self._owners[envelope.receiver].receive(layer, place, payload)
         else:
@@ -339,7 +340,7 @@ class Program:
             units = host.works[layer].finished
             if not units:
                 continue
-            place = place_of(units, range(described.channels))
+            place = self._orders[layer].place(units)
             if layer in host.needs:
                 out = host.out(layer, None, units)
                 host.receive(described, self.schedule.batch, None, place, out)
@@ -361,7 +362,7 @@ class Program:
         self._hosts[envelope.receiver].receive_delta(layer, envelope.units or (), payload)
 
     def _gradient(self, envelope: Envelope) -> Tensor:
-        place = place_of(envelope.units or (), range(self._layers[envelope.layer].channels))
+        place = self._orders[envelope.layer].place(envelope.units or ())
         if envelope.from_owner:
             return self._owners[envelope.sender].slopes[envelope.layer][:, place]
         flow, rows = self._hosts[envelope.sender].flows[envelope.layer], self._rows(envelope)
@@ -370,7 +371,7 @@ class Program:
     def _got_gradient(self, envelope: Envelope, payload: Tensor) -> None:
         units = envelope.units or ()
         if envelope.to_owner:
-            place = place_of(units, range(self._layers[envelope.layer].channels))
+            place = self._orders[envelope.layer].place(units)
             self._owners[envelope.receiver].receive_gradient(envelope.layer, place, payload)
         else:
             host = self._hosts[envelope.receiver]
@@ -382,7 +383,7 @@ class Program:
             units = host.works[layer].finished
             if not units:
                 continue
-            place = place_of(units, range(self._layers[layer].channels))
+            place = self._orders[layer].place(units)
             if layer in host.flows:
                 host.receive_gradient(layer, None, units, host.flows[layer][:, place])
             rows = self.schedule.groups.get(host.name)
