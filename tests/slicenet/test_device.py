@@ -4,199 +4,129 @@ from __future__ import annotations
 
 import pytest
 import torch
-from crowds import mlp, start, trained
-from torch import nn
-from torch.nn import functional as F
+from crowds import trained
+from device_nets import NETS, QUICK
+from devices import OPTIMIZERS, furthest, named, regime, told_to, walked
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from privbench.contract import Spec, batches, child_rng
-from privbench.regimes.slicenet import SliceNet
+from privbench.errors import UsageError
 from privbench.regimes.training import train
-from privbench.slicenet.crowd import Uniform
-from privbench.slicenet.device import Holdings
-from privbench.slicenet.program import Private, Program, Public
-from privbench.slicenet.trace import trace
-from privbench.slicenet.transport import Mail
+from privbench.slicenet.cutting import Skeleton
+from privbench.slicenet.device import Host
+from privbench.slicenet.program import Public
 
-OPTIMIZERS = {
-    "sgd": ("torch.optim.SGD", {}, 0.1),
-    "momentum": ("torch.optim.SGD", {"momentum": 0.9, "weight_decay": 1e-3}, 0.03),
-    "adam": ("torch.optim.Adam", {}, 1e-3),
-}
-ENCODED = 2  # steps whose messages go through bytes
+SLOW = [pytest.param(net, marks=pytest.mark.slow) for net in sorted(set(NETS) - set(QUICK))]
 
 
-class Heard:
-    """Keeps every message and every weight."""
-
-    def __init__(self):
-        self.messages = []
-        self.held = {}
-
-    def take(self, number, message):
-        assert number == len(self.messages)
-        self.messages.append(message)
-
-    def wants(self, step):
-        return True
-
-    def hold(self, step, parts):
-        self.held[step] = parts
-
-
-def regime(devices, tiling="output", optimizer="sgd", epochs=4, granularity=2, stem=1):
-    target, arguments, lr = OPTIMIZERS[optimizer]
-    return SliceNet(
-        crowd=Uniform(devices=devices),
-        tiling=tiling,
-        granularity=granularity,
-        optimizer=target,
-        optimizer_args=arguments,
-        lr=lr,
-        epochs=epochs,
-        batch=12,
-        stem=stem,
-    )
-
-
-def walked(told):
-    """The same training by devices in one process: the program, and what was heard."""
-    population, recipe = told.population, told.trained.recipe
-    topology, state = told.trained.topology, start(told)
-    module = told.net.module().to(population.train.x.dtype)
-    module.load_state_dict(state)
-    graph = trace(module, population.train.x.shape[1:], told.regime.stem)
-    noise = child_rng(told.rng, "noise").initial_seed()
-    sample = population.train.x[0]
-    public = Public.of(topology, recipe, graph, noise, sample, told.regime.stem)
-    owner_of = torch.zeros(len(population.train), dtype=torch.int64)
-    holdings = {}
-    for number, share in enumerate(population.shares):
-        owner_of[share] = number
-        records = share.sort().values
-        holdings[topology.owners[number]] = Holdings(records, population.train[records])
-    heard = Heard()
-    private = Private(topology.parties, holdings, state)
-    program = Program(public, private, Mail(heard, ENCODED), heard)
-    order = batches(recipe, len(population.train), child_rng(told.rng, "batches"))
-    for step in range(topology.steps):
-        records = next(order)
-        program.step(step, owner_of[records], records, step == topology.steps - 1)
-    return program, heard
-
-
-def furthest(one, other):
-    """Largest norm-wise relative difference of two states, tensor by tensor."""
-    assert one.keys() == other.keys()
-    found = 0.0
-    for name, tensor in other.items():
-        scale = max(float(tensor.double().norm()), 1e-300)
-        found = max(found, float((one[name] - tensor).double().norm()) / scale)
-    return found
-
-
-def named(messages):
-    """Messages by what names them; of those with one name, by their order."""
-    found = {}
-    for m in messages:
-        rows = tuple(m.rows.tolist())
-        key = (m.step, m.phase, m.kind, m.sender, m.receiver, m.layer, m.units, rows)
-        number = 0
-        while (*key, number) in found:
-            number += 1
-        found[*key, number] = m
-    return found
-
-
-def agree(told, steps=20):
-    """Parameters, messages and bytes of devices are those of the simulated crowd."""
-    assert told.trained.topology.steps == steps
+def agree(told):
+    """Parameters, messages and bytes of devices are those of the simulated crowd and of one machine."""
     central = train(told.trained.recipe, told.population.train, told.rng).weights
     program, heard = walked(told)
-    state = program.releaser.state
-    for (_, name), value in program.counters().items():
-        state[name] = value
+    state = program.releaser.state | {name: n for (_, name), n in program.counters().items()}
     assert furthest(state, central) < 1e-10
-    assert furthest(told.trained.net.weights, central) < 1e-12
+    assert furthest(told.trained.net.weights, central) < 1e-10
     slow, fast = named(heard.messages), named(told.tap.cut())
     assert slow.keys() == fast.keys()
     for key, message in slow.items():
         torch.testing.assert_close(fast[key].payload, message.payload, rtol=1e-8, atol=1e-11)
     for kind, total in told.wire.bytes.items():
         assert total == sum(m.nbytes for m in heard.messages if m.kind == kind), kind
-    return heard
-
-
-class Residual(nn.Module):
-    """A skip around a grouped and a depth-wise convolution, group norm, a gate, a concatenation."""
-
-    def __init__(self, channels=4, classes=4):
-        super().__init__()
-        self.stem = nn.Conv2d(1, channels, 3, padding=1)
-        self.group = nn.Conv2d(channels, 2 * channels, 3, padding=1, groups=2)
-        self.norm = nn.GroupNorm(4, 2 * channels)
-        self.depth = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
-        self.point = nn.Conv2d(2 * channels, channels, 1, bias=False)
-        self.batch = nn.BatchNorm2d(channels)
-        self.squeeze = nn.Conv2d(channels, 2, 1)
-        self.excite = nn.Conv2d(2, channels, 1)
-        self.prelu = nn.PReLU(2 * channels)
-        self.drop = nn.Dropout(0.3)
-        self.flat = nn.Linear(2 * channels * 4, 6)
-        self.norm1 = nn.BatchNorm1d(6)
-        self.last = nn.Linear(6, classes)
-
-    def forward(self, x):
-        x = F.relu(self.stem(x))
-        y = torch.relu(self.norm(self.group(x)))
-        y = self.batch(self.point(self.depth(y)))
-        y = y * torch.sigmoid(self.excite(F.relu(self.squeeze(y.mean((2, 3), keepdim=True)))))
-        y = F.max_pool2d(y + x, 2)
-        y = torch.cat([y, F.avg_pool2d(x, 2)], dim=1)
-        y = self.drop(self.prelu(y))
-        return self.last(F.relu(self.norm1(self.flat(y.flatten(1)))))
-
-
-CONV = Spec("nets.Chain", {"side": 8, "channels": [3, 5, 4], "widths": [6, 4]})
-NETS = {
-    "mlp": (mlp(9, 8, 7, 6, 4), (1, 3, 3)),
-    "conv": (CONV, (1, 8, 8)),
-    "residual": (Spec("test_device.Residual"), (1, 4, 4)),
-    "lenet": (Spec("privbench.models.lenet.LeNet5", {"classes": 4}), (1, 28, 28)),
-    "alexnet": (
-        Spec(
-            "privbench.models.alexnet.AlexNet",
-            {
-                "channels": 1, "size": 8, "classes": 4, "convolutions": [3, 4, 5, 4, 4],
-                "widths": [6, 5], "dropout": 0.3,
-            },
-        ),
-        (1, 8, 8),
-    ),
-    "resnet": (
-        Spec(
-            "privbench.models.resnet.ResNet",
-            {
-                "channels": 1, "size": 8, "classes": 4, "widths": [4, 6, 8], "groups": 2, "se": True,
-                "depthwise": True,
-            },
-        ),
-        (1, 8, 8),
-    ),
-    "transformer": (
-        Spec(
-            "privbench.models.transformer.Transformer",
-            {
-                "channels": 1, "size": 8, "classes": 4, "patch": 4, "width": 8, "depth": 2,
-                "heads": 2, "expansion": 2,
-            },
-        ),
-        (1, 8, 8),
-    ),
-}  # fmt: skip
+    last = told.trained.topology.steps - 1
+    assert program.loss == pytest.approx(told.trained.losses[last], rel=1e-9)
+    return program, heard
 
 
 @pytest.mark.parametrize("tiling", ["output", "input", "grid"])
+@pytest.mark.parametrize("net", [*QUICK, *SLOW])
+def test_devices_alone_train_and_send_as_the_simulated_crowd_does(net, tiling):
+    told = trained(regime(5, tiling), *NETS[net])
+    assert told.trained.topology.steps == 20
+    agree(told)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("net", sorted(NETS))
-def test_devices_alone_train_as_the_simulated_crowd_does(net, tiling):
-    spec, shape = NETS[net]
-    agree(trained(regime(5, tiling, granularity=2), spec, shape))
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_every_device_runs_an_optimiser_of_its_own(net, optimizer):
+    agree(trained(regime(5, "grid", optimizer), *NETS[net]))
+
+
+@pytest.mark.parametrize("devices", [1, 30])
+def test_one_device_hosts_all_and_many_host_little(devices):
+    told = trained(regime(devices, "grid", "momentum", epochs=1), *NETS["mlp"])
+    agree(told)
+
+
+def test_two_stem_layers_and_a_falling_learning_rate():
+    agree(trained(regime(4, "input", stem=2, decay="linear"), *NETS["mlp"]))
+
+
+EASY = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@settings(EASY, max_examples=60)
+@given(
+    net=st.sampled_from(sorted(NETS)),
+    devices=st.integers(1, 200),
+    tiling=st.sampled_from(["output", "input", "grid"]),
+    granularity=st.integers(1, 5),
+    optimizer=st.sampled_from(sorted(OPTIMIZERS)),
+)
+def test_any_network_on_any_crowd(net, devices, tiling, granularity, optimizer):
+    crowd = regime(devices, tiling, optimizer, epochs=1, granularity=granularity)
+    agree(trained(crowd, *NETS[net], count=24, seed=devices))
+
+
+def test_a_device_holds_its_slices_and_nothing_else():
+    told = trained(regime(5, "grid", epochs=1), *NETS["residual"])
+    program, heard = walked(told)
+    public, private, _ = told_to(told)
+    topology = public.topology
+    sizes = {name: t.numel() for name, t in private.state.items()}
+    hosts = [h for h in vars(program)["_hosts"].values() if h.works]
+    assert len(hosts) > 1
+    for host in hosts:
+        mine = sum(
+            part.numel()
+            for piece in topology.slices
+            if piece.party == host.name
+            for name in topology.layer(piece.layer).parameters
+            if name not in public.constants  # counters
+            and (part := piece.part(private.state[name])) is not None
+        )
+        held = [t for work in host.works.values() for ts in work.tensors.values() for t in ts]
+        floats = sum(t.numel() for t in held if t.is_floating_point())
+        assert floats == mine < sum(sizes.values())
+    skeleton = next(iter(vars(program)["_owners"].values()))._skeleton
+    kept = [t for stage in skeleton.graph.stages for t in stage.tensors.values()]
+    assert kept and all(tensor.numel() == 0 for tensor in kept)
+    assert len(heard.held) == topology.steps
+
+
+def test_a_host_is_told_its_initial_slice_by_messages_alone():
+    told = trained(regime(3, epochs=1), *NETS["mlp"])
+    public, private, _ = told_to(told)
+    graph = public.graph()
+    (first, *_), state = public.topology.hosts(), private.state
+    slices = [piece for piece in public.topology.slices if piece.party == first]
+    host = Host(first, Skeleton(graph), slices, public.optimizer)
+    piece = slices[0]
+    name = public.topology.layer(piece.layer).parameters[0]
+    work = host.works[piece.layer]
+    assert not torch.equal(work.part(piece, name), piece.part(state[name]))
+    work.hold(piece, name, piece.part(state[name]))
+    assert torch.equal(work.part(piece, name), piece.part(state[name]))
+
+
+def test_a_tensor_that_stem_and_tail_share_is_refused():
+    told = trained(regime(3, epochs=1), *NETS["mlp"])
+    public, private, _ = told_to(told)
+    graph = public.graph()
+    stem, tail = graph.placed("stem")[0], graph.placed("tail")[0]
+    tail.tensors["again"] = next(iter(stem.tensors.values()))
+    sample = private.holdings["device-0"].samples.x[0]
+    with pytest.raises(UsageError, match="one tensor"):
+        Public.of(public.topology, public.recipe, graph, 0, sample, 1)
