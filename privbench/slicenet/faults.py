@@ -14,6 +14,8 @@ ON_DROP = ("take_over", "skip")
 Event = tuple[int, int, str]
 """(step, number of the device, one of ``EVENTS``)."""
 
+EXPECTED = "expected [step, device, drop|return|straggle], for example [3, 2, drop]"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Faults:
@@ -87,8 +89,10 @@ class Faults:
         if self.copy_every and self.on_drop == "skip":
             raise UsageError(
                 f"faults.copy_every={self.copy_every} with faults.on_drop=skip: nobody would use the "
-                "copies; leave copy_every out, or choose faults.on_drop=take_over"
+                "copies; type faults.copy_every=0, or faults.on_drop=take_over"
             )
+        if isinstance(self.schedule, str) or not isinstance(self.schedule, Sequence):
+            raise UsageError(f"faults.schedule={self.schedule!r}; {EXPECTED} in a list")
         events = tuple(sorted((_event(each) for each in self.schedule), key=_order))
         object.__setattr__(self, "schedule", events)
 
@@ -123,14 +127,13 @@ class Faults:
 
 
 def _event(given: Sequence[object]) -> Event:
-    words = "expected [step, device, drop|return|straggle], for example [3, 2, drop]"
     if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 3:
-        raise UsageError(f"faults.schedule holds {given!r}; {words}")
+        raise UsageError(f"faults.schedule holds {given!r}; {EXPECTED}")
     step, device, what = given
     if type(step) is not int or type(device) is not int or min(step, device) < 0:
-        raise UsageError(f"faults.schedule holds {list(given)}; {words}")
+        raise UsageError(f"faults.schedule holds {list(given)}; {EXPECTED}")
     if what not in EVENTS:
-        raise UsageError(f"faults.schedule holds {list(given)}; {words}")
+        raise UsageError(f"faults.schedule holds {list(given)}; {EXPECTED}")
     return step, device, str(what)
 
 

@@ -64,6 +64,7 @@ def test_every_choice_can_be_built(name):
         ({"on_drop": "wait"}, r"on_drop='wait'; expected take_over or skip"),
         ({"on_drop": "skip", "copy_every": 3}, r"nobody would use the copies"),
         ({"schedule": ((1, 2),)}, r"schedule holds \(1, 2\); expected \[step, device"),
+        ({"schedule": 3}, r"schedule=3; expected \[step.*in a list"),
         ({"schedule": ("drop",)}, r"schedule holds 'drop'"),
         ({"schedule": ((1, -2, "drop"),)}, r"schedule holds \[1, -2, 'drop'\]"),
         ({"schedule": ((1, 2, "vanish"),)}, r"schedule holds \[1, 2, 'vanish'\]"),
