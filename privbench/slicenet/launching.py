@@ -48,9 +48,9 @@ def await_others(folder: Path, world: int, steps: int, patience: float) -> None:
             after the first step.
     """
     print(
-        f"waiting for {world} processes; on each machine type, with its own numbers and addresses:\n"
-        f"  torchrun --nnodes={world} --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=HOST:29500 "
-        f"--max-restarts=0 -m privbench.slicenet.distributed {folder}",
+        f"waiting for {world} processes; on each machine type, N from 0 to {world - 1}, HOST the first:\n"
+        f"  torchrun --nnodes={world} --node-rank=N --nproc-per-node=1 --master-addr=HOST "
+        f"--master-port=29500 --max-restarts=0 -m privbench.slicenet.distributed {folder}",
         file=sys.stderr,
     )
     seen, since = 0, time.monotonic()

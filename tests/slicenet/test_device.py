@@ -37,6 +37,7 @@ def agree(told):
     return program, heard
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("tiling", ["output", "input", "grid"])
 @pytest.mark.parametrize("net", [*QUICK, *SLOW])
 def test_devices_alone_train_and_send_as_the_simulated_crowd_does(net, tiling):
@@ -46,6 +47,7 @@ def test_devices_alone_train_and_send_as_the_simulated_crowd_does(net, tiling):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("net", sorted(NETS))
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_every_device_runs_an_optimiser_of_its_own(net, optimizer):
