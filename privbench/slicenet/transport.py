@@ -18,6 +18,8 @@ from privbench.contract import Message, Party
 from privbench.slicenet.schedule import Envelope
 from privbench.wire.codec import decode, encode
 
+FIRST = 60.0  # seconds to wait in the first step at least: processes still load libraries then
+
 
 class Listener(Protocol):
     """Hears each message that a party of this process sends."""
@@ -128,7 +130,7 @@ class Gloo(Transport):
     ) -> None:
         super().__init__(listener)
         self._home, self._rank, self._dtype = home, rank, dtype
-        self._patience = timedelta(seconds=patience)
+        self._patience = patience
 
     def _delivered(
         self, step: int, envelopes: Sequence[Envelope], messages: Sequence[Message | None]
@@ -147,9 +149,10 @@ class Gloo(Transport):
             packed = torch.cat(flat)
             if len(packed):
                 under_way.append(dist.isend(packed, dst=rank))
+        patience = self._patience if step else max(self._patience, FIRST)
         for each in under_way:
             if each is not None:
-                each.wait(self._patience)
+                each.wait(timedelta(seconds=patience))
         return self._unpacked(step, envelopes, messages, boxes)
 
     def _unpacked(

@@ -68,10 +68,10 @@ EASY = settings(deadline=None, derandomize=True, suppress_health_check=list(Heal
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-@settings(EASY, max_examples=60)
+@pytest.mark.timeout(1800)
+@settings(EASY, max_examples=40)
 @given(
-    net=st.sampled_from(sorted(NETS)),
+    net=st.sampled_from(sorted(set(NETS) - {"lenet"})),  # which has many tiles
     devices=st.integers(1, 200),
     tiling=st.sampled_from(["output", "input", "grid"]),
     granularity=st.integers(1, 5),

@@ -73,7 +73,7 @@ def test_processes_train_and_send_as_the_simulated_crowd_does(net, tiling, dtype
     "how, words, patience",
     [
         (signal.SIGKILL, r"process 2 .*signal 9", 20),
-        (signal.SIGSTOP, "answered nothing for 3 s", 3),
+        (signal.SIGSTOP, "answered nothing for 8 s", 8),
     ],
 )
 def test_a_process_that_goes_away_ends_the_run_soon_and_leaves_what_was_recorded(
