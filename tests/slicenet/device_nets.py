@@ -18,14 +18,16 @@ class Residual(nn.Module):
         self.stem = nn.Conv2d(1, channels, 3, padding=1)
         self.group = nn.Conv2d(channels, 2 * channels, 3, padding=1, groups=2)
         self.norm = nn.GroupNorm(4, 2 * channels)
-        self.depth = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
+        self.depth = nn.Conv2d(
+            2 * channels, 2 * channels, 3, padding=1, groups=2 * channels, bias=False
+        )
         self.point = nn.Conv2d(2 * channels, channels, 1, bias=False)
         self.batch = nn.BatchNorm2d(channels)
         self.squeeze = nn.Conv2d(channels, 2, 1)
         self.excite = nn.Conv2d(2, channels, 1)
         self.prelu = nn.PReLU(2 * channels)
         self.drop = nn.Dropout(0.3)
-        self.flat = nn.Linear(2 * channels * 4, 6)
+        self.flat = nn.Linear(2 * channels * 4, 6, bias=False)
         self.norm1 = nn.BatchNorm1d(6)
         self.last = nn.Linear(6, classes)
 
@@ -111,14 +113,18 @@ class Scale(nn.Module):
 
 
 class Odd(nn.Module):
-    """Circular and same padding, dilation, strides, groups, instance norm, dropout of whole channels."""
+    """Circular and same padding, dilation, strides, groups, instance norm, dropout of whole channels.
+
+    No biases before the norm: it removes them, and Adam would divide the rounding of their gradients
+    (zero) by itself.
+    """
 
     def __init__(self):
         super().__init__()
         self.first = nn.Conv2d(1, 4, 3, padding=1)
-        self.round = nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular")
-        self.same = nn.Conv2d(4, 2, 3, padding="same", dilation=2)
-        self.group = nn.Conv2d(8, 12, 3, stride=2, groups=4)
+        self.round = nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular", bias=False)
+        self.same = nn.Conv2d(4, 2, 3, padding="same", dilation=2, bias=False)
+        self.group = nn.Conv2d(8, 12, 3, stride=2, groups=4, bias=False)
         self.drop, self.norm = nn.Dropout2d(0.3), nn.InstanceNorm2d(12, affine=True)
         self.hidden, self.last = nn.Linear(12, 6), nn.Linear(6, 4)
 

@@ -7,7 +7,7 @@ import torch
 from crowds import trained
 from device_nets import NETS, QUICK
 from devices import OPTIMIZERS, furthest, named, regime, told_to, walked
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from privbench.errors import UsageError
@@ -69,7 +69,7 @@ EASY = settings(deadline=None, derandomize=True, suppress_health_check=list(Heal
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@settings(EASY, max_examples=40)
+@settings(EASY, max_examples=100, phases=[Phase.generate])
 @given(
     net=st.sampled_from(sorted(set(NETS) - {"lenet"})),  # which has many tiles
     devices=st.integers(1, 200),
