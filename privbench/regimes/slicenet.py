@@ -17,12 +17,9 @@ from torch.optim import Optimizer
 from privbench.contract import (
     Net,
     Recipe,
-    Samples,
     Spec,
     Topology,
-    batches,
     child_rng,
-    counted,
     finite,
     optimizer_for,
     spec_of,
@@ -33,6 +30,7 @@ from privbench.errors import UsageError
 from privbench.regimes.base import Regime, Trained, graph_of
 from privbench.regimes.centralized import Centralized
 from privbench.regimes.curve import Curve
+from privbench.regimes.steps import batches_and_owners, in_processes, in_turn
 from privbench.regimes.training import started, total_steps
 from privbench.slicenet.bills import bills_of, volumes_of
 from privbench.slicenet.crowd import Crowd, Uniform
@@ -137,12 +135,14 @@ class SliceNet(Regime):
         shape = samples.x.shape[1:]
         curve, engine = Curve(), None
         if isinstance(self.engine, Distributed):
-            order, owner_of = _order(recipe, samples, shares, topology.steps, rng)
+            order, owner_of = batches_and_owners(recipe, samples, shares, topology.steps, rng)
             parts = (module, graph, topology, wire, recipe, noise, self.stem, samples)
-            visits = _apart(self.engine, Job(*parts, owner_of, order), population, curve)
+            visits = in_processes(self.engine, Job(*parts, owner_of, order), population, curve)
         else:
             engine = self._engine(module, graph, topology, wire, recipe, noise, shape, outage)
-            visits = _run(engine, recipe, population, samples, shares, topology.steps, rng, curve)
+            visits = in_turn(
+                engine, recipe, population, samples, shares, topology.steps, rng, curve
+            )
         body = sum(vertex.flops for vertex in problem.vertices)
         return Trained(
             net=finite(net.holding(module)),
@@ -213,8 +213,8 @@ class SliceNet(Regime):
             part = getattr(self, name)
             if not isinstance(part, kind):
                 raise UsageError(
-                    f"regime.{name}={part}; expected a {kind.__name__} of privbench: leave it out, or "
-                    f"choose one by name, for example {example}"
+                    f"regime.{name}={part}; expected privbench's {kind.__name__}: leave it out, or choose "
+                    f"one by name, for example {example}"
                 )
         if type(self.granularity) is not int or self.granularity < 1:
             raise UsageError(
@@ -315,57 +315,6 @@ class SliceNet(Regime):
             else (),
             replicas=tuple(group.parties for group in groups) if self.replicas > 1 else (),
         )
-
-
-def _run(
-    engine: Simulated | Replicated,
-    recipe: Recipe,
-    population: Population,
-    samples: Samples,
-    shares: tuple[Int64[Tensor, " share"], ...],
-    steps: int,
-    rng: torch.Generator,
-    curve: Curve,
-) -> int:
-    """All steps; how many records were visited."""
-    owner_of = torch.zeros(len(samples), dtype=torch.int64)
-    for number, share in enumerate(share for share in shares if len(share)):
-        owner_of[share] = number
-    order = batches(recipe, len(samples), child_rng(rng, "batches"))
-    visits = 0
-    for step in counted(range(steps)):
-        positions = next(order)
-        if isinstance(engine, Faulty):
-            positions = positions[engine.present(step, owner_of[positions])]
-        population.note(step, positions)
-        batch = samples[positions.to(samples.x.device)]
-        curve.add(engine.step(step, batch, owner_of[positions]))
-        visits += len(positions)
-    return visits
-
-
-def _order(
-    recipe: Recipe,
-    samples: Samples,
-    shares: Sequence[Int64[Tensor, " share"]],
-    steps: int,
-    rng: torch.Generator,
-) -> tuple[list[Int64[Tensor, " rows"]], Int64[Tensor, " records"]]:
-    """The batches of all steps, and the number of each record's owner."""
-    owner_of = torch.zeros(len(samples), dtype=torch.int64)
-    for number, share in enumerate(share for share in shares if len(share)):
-        owner_of[share] = number
-    order = batches(recipe, len(samples), child_rng(rng, "batches"))
-    return [next(order) for _ in range(steps)], owner_of
-
-
-def _apart(engine: Distributed, job: Job, population: Population, curve: Curve) -> int:
-    """All steps in processes of their own; how many records were visited."""
-    for step, positions in enumerate(job.batches):
-        population.note(step, positions)
-    for loss in engine.train(job):
-        curve.add(loss)
-    return sum(map(len, job.batches))
 
 
 def _counted(topology: Topology, engine: Simulated | Replicated | None) -> Topology:

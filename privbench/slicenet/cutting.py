@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,61 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from privbench.contract import Slice
-from privbench.slicenet.graph import Graph, Stage
+from privbench.slicenet.graph import Stage
 from privbench.slicenet.noise import Noise
 from privbench.slicenet.ops import Piece
 from privbench.slicenet.passes import inputs_of
+from privbench.slicenet.skeleton import Order, Skeleton, index_of
 
 _CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
-
-
-class Skeleton:
-    """A network that has lost its tensors: the calls of its stages, to run with tensors that are lent.
-
-    Args:
-        graph: of a network of its own; the tensors of its stages are emptied by ``strip``.
-    """
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-
-    def strip(self) -> None:
-        """Give up all tensors of the network: whoever runs it must lend it some."""
-        for stage in self.graph.stages:
-            for tensor in stage.tensors.values():
-                tensor.data = tensor.data.new_empty(0)
-
-    @contextmanager
-    def lent(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-        """Inside, the network has these tensors, by their names in the state dict."""
-        before: list[tuple[dict[str, Any], str, Any]] = []
-        for path, tensor in tensors.items():
-            owner, _, name = path.rpartition(".")
-            module = self.graph.root.get_submodule(owner)
-            place: dict[str, Any] = module._parameters
-            if name not in place:
-                place = module._buffers
-            before.append((place, name, place[name]))
-            place[name] = tensor
-        try:
-            yield
-        finally:
-            for place, name, tensor in reversed(before):
-                place[name] = tensor
-
-
-class Order:
-    """Channels in a row, and where some of them stand; answers are kept, for each step asks again."""
-
-    def __init__(self, channels: Sequence[int]) -> None:
-        self._at = {channel: place for place, channel in enumerate(channels)}
-        self._known: dict[tuple[int, ...], Any] = {}
-
-    def place(self, units: tuple[int, ...]) -> Any:
-        """An index of these channels: a slice where they stand side by side."""
-        if units not in self._known:
-            self._known[units] = _index([self._at[unit] for unit in units], len(self._at))
-        return self._known[units]
 
 
 class Work(ABC):
@@ -219,7 +170,7 @@ class ChannelWork(Work):
 
     def __init__(self, stage: Stage, pieces: Sequence[Slice]) -> None:
         super().__init__(stage, pieces)
-        self._index = _index(self.finished, stage.layer.channels)
+        self._index = index_of(self.finished, stage.layer.channels)
         self._after = self._cut_closing()
 
     def _cut_closing(self) -> Piece:
@@ -340,7 +291,7 @@ def _bundle(
     weight = stage.weight.detach().new_zeros(shape)
     size = stage.weight.shape[1] * stage.groups
     trained = stage.weight.requires_grad
-    return _Bundle(units, inputs, groups, weight.requires_grad_(trained), _index(inputs, size))
+    return _Bundle(units, inputs, groups, weight.requires_grad_(trained), index_of(inputs, size))
 
 
 def _places(
@@ -401,12 +352,3 @@ def _own(tensor: Tensor, trained: bool | None = None) -> Tensor:
     """A tensor of the same shape that shares no memory."""
     asked = tensor.requires_grad if trained is None else trained
     return tensor.detach().clone().requires_grad_(asked)
-
-
-def _index(chosen: Sequence[int], size: int) -> Any:
-    """An index of these, by a slice where they stand in a row."""
-    if len(chosen) == size and list(chosen) == list(range(size)):
-        return slice(None)
-    if list(chosen) == list(range(chosen[0], chosen[-1] + 1)) if chosen else False:
-        return slice(chosen[0], chosen[-1] + 1)
-    return torch.tensor(chosen, dtype=torch.int64)

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from privbench.contract import Layer, Party, Samples, Slice
-from privbench.slicenet.cutting import Skeleton, Work, work_of
+from privbench.slicenet.cutting import Work, work_of
 from privbench.slicenet.graph import Stage
 from privbench.slicenet.noise import Noise
+from privbench.slicenet.skeleton import Skeleton
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``(n, classes)`` outputs and ``(n,)`` labels to the mean loss, a scalar."""

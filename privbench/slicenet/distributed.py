@@ -22,8 +22,9 @@ from torch import Tensor
 
 from privbench.contract import Party, Samples
 from privbench.errors import PrivbenchError, TrainingError
+from privbench.slicenet.briefing import Private, Public
 from privbench.slicenet.device import Holdings
-from privbench.slicenet.program import Private, Program, Public
+from privbench.slicenet.program import Program
 from privbench.slicenet.recording import Log
 from privbench.slicenet.transport import Gloo
 from privbench.wire import codec

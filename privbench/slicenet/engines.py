@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from privbench.contract import KINDS, Party, Recipe, Samples, Topology
 from privbench.errors import TrainingError, UsageError
+from privbench.slicenet.briefing import Private, Public
 from privbench.slicenet.device import Holdings, put
 from privbench.slicenet.distributed import Orders, save_private
 from privbench.slicenet.engine import COORDINATOR, RELEASER
 from privbench.slicenet.graph import Graph
 from privbench.slicenet.launching import await_others, launch
-from privbench.slicenet.program import Private, Public
 from privbench.slicenet.recording import Heard, merged
 from privbench.wire import codec
 from privbench.wire.router import Direct

@@ -58,8 +58,8 @@ def test_an_optimiser_that_cannot_train_is_refused_by_its_key(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"crowd": None}, r"regime.crowd=None; expected a Crowd.*crowd=uniform"),
-        ({"slicer": "greedy"}, r"regime.slicer=greedy; expected a Slicer.*slicer=greedy"),
+        ({"crowd": None}, r"regime.crowd=None; expected privbench's Crowd.*crowd=uniform"),
+        ({"slicer": "greedy"}, r"regime.slicer=greedy; expected privbench's Slicer.*slicer=greedy"),
         ({"stem": None}, r"regime.stem=None; expected at least 1"),
         ({"granularity": None}, r"regime.granularity=None; expected at least 1"),
     ],

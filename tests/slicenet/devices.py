@@ -7,9 +7,10 @@ from crowds import Told, start
 
 from privbench.contract import batches, child_rng
 from privbench.regimes.slicenet import SliceNet
+from privbench.slicenet.briefing import Private, Public
 from privbench.slicenet.crowd import Uniform
 from privbench.slicenet.device import Holdings
-from privbench.slicenet.program import Private, Program, Public
+from privbench.slicenet.program import Program
 from privbench.slicenet.trace import trace
 from privbench.slicenet.transport import Mail
 

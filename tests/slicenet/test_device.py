@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from privbench.errors import UsageError
 from privbench.regimes.training import train
-from privbench.slicenet.cutting import Skeleton
+from privbench.slicenet.briefing import Public
 from privbench.slicenet.device import Host
-from privbench.slicenet.program import Public
+from privbench.slicenet.skeleton import Skeleton
 
 SLOW = [pytest.param(net, marks=pytest.mark.slow) for net in sorted(set(NETS) - set(QUICK))]
 

@@ -132,7 +132,7 @@ def test_what_only_the_simulated_crowd_does_is_refused(tmp_path):
     (tmp_path / "old").write_text("")
     with pytest.raises(UsageError, match="not empty"):
         trained(apart(regime(5), folder=str(tmp_path)), *MLP)
-    with pytest.raises(UsageError, match=r"regime\.engine=simulated; expected a Engine"):
+    with pytest.raises(UsageError, match=r"regime\.engine=simulated; expected privbench's Engine"):
         trained(replace(regime(5), engine="simulated"), *MLP)
 
 
