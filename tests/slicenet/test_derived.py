@@ -54,6 +54,9 @@ EVERY = [
     for tiling in ("output", "input", "grid")
     for name in NETS
 ]
+SOME = [("output", "conv"), ("input", "branches"), ("grid", "branches"), ("input", "mlp")]
+REST = [each.values for each in EVERY if each.values not in SOME]
+SLOW = pytest.mark.slow
 
 
 def regime(tiling="output", devices=5):
@@ -89,7 +92,7 @@ def same(found, expected, rtol=1e-12, atol=1e-15):
         torch.testing.assert_close(one.payload, other.payload, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("tiling, name", EVERY)
+@pytest.mark.parametrize("tiling, name", [*SOME, *(pytest.param(*e, marks=SLOW) for e in REST)])
 def test_what_is_derived_is_what_was_sent(tiling, name, tmp_path):
     told, done, line, found = both(tiling, name, tmp_path)
     kinds = {m.kind for m in told.tap.messages}

@@ -35,8 +35,15 @@ def crowd(tiling, devices=7, **settings):
     )
 
 
-@pytest.mark.parametrize("tiling", ["output", "input", "grid"])
-@pytest.mark.parametrize("name", sorted(NETS))
+QUICK = [("residual", "output"), ("squeeze", "grid"), ("mobile", "input"), ("dense", "grid"),
+         ("transformer", "output")]  # fmt: skip
+SLOW = [(name, tiling) for name in sorted(NETS) for tiling in ("output", "input", "grid")]
+
+
+@pytest.mark.parametrize(
+    "name, tiling",
+    [*QUICK, *(pytest.param(*e, marks=pytest.mark.slow) for e in SLOW if e not in QUICK)],
+)
 def test_a_crowd_trains_as_one_machine_does_and_sends_what_is_counted(name, tiling):
     spec, shape = NETS[name]
     loud = trained(crowd(tiling), spec, shape, count=20, dtype=torch.float32)
