@@ -11,7 +11,7 @@ from privbench.slicenet.slicers import kahypar
 from privbench.slicenet.slicers.hypergraph import Hypergraph
 from privbench.slicenet.slicers.layerwise import Layerwise
 
-QUICK = Hypergraph(effort=0.1, kahypar=False)
+QUICK = Hypergraph(effort=0.05, kahypar=False)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -14,7 +14,7 @@ from privbench.slicenet.slicers.hypergraph import Hypergraph
 from privbench.slicenet.slicers.leakage_bounded import LeakageBounded, sights_of
 
 CONF = Path(__file__).parents[2] / "conf/slicer/leakage_bounded.yaml"
-QUICK = {"effort": 0.1, "kahypar": False}
+QUICK = {"effort": 0.05, "kahypar": False}
 
 
 def problem(kind, devices=6, seed=0):

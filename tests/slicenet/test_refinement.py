@@ -6,9 +6,11 @@ import pytest
 from instances import NETWORKS, instance
 
 from privbench.slicenet.problem import Slicing, gaps_of, needs_of, volume
+from privbench.slicenet.slicers.coarse import coarsen, multilevel, parted
 from privbench.slicenet.slicers.costs import costs_of
 from privbench.slicenet.slicers.refine import Search
 from privbench.slicenet.slicers.repair import fixed, repair
+from privbench.slicenet.slicers.seeds import whole
 from privbench.slicenet.slicers.state import Account
 
 
@@ -86,3 +88,32 @@ def test_repair_makes_any_seed_feasible(seed):
         fixed(search, Slicing(tuple(hosts[: len(found.problem.vertices)])))
         assert repair(search, 5000)
         assert not gaps_of(found.problem, search.account.slicing())
+
+
+@pytest.mark.parametrize("kind", ["random", "residual", "conv-grid"])
+def test_clusters_cost_what_their_parts_cost(kind):
+    problem = instance(2, kind=kind, crowd="equal", small=False).problem
+    costs = costs_of(problem)
+    level = coarsen(costs, random.Random(0))
+    assert len(level.costs.kinds) < 0.8 * len(costs.kinds)
+    coarse, fine = Search(level.costs, 0), Search(costs, 0)
+    pool = whole(level.costs)
+    coarse.pool = coarse.fill(pool, sorted(pool))
+    parted(coarse, level.cluster_of, fine)
+    assert fine.account.price == coarse.account.price
+    assert fine.account.memory.tolist() == coarse.account.memory.tolist()
+    assert fine.account.compute.tolist() == coarse.account.compute.tolist()
+
+
+def test_clusters_help_where_single_moves_do_not_reach():
+    costs = costs_of(instance(1, kind="random", crowd="equal", small=False).problem)
+    single = Search(costs, 0)
+    pool = whole(costs)
+    single.pool = single.fill(pool, sorted(pool))
+    single.keep()
+    single.anneal(4000, 0.3, 0.01)
+    clusters = multilevel(costs, 0, 4000)
+    assert not single.pool and not clusters.pool
+    assert clusters.account.price < single.account.price
+    again = multilevel(costs, 1, 1000, clusters)
+    assert again.account.price <= clusters.account.price

@@ -47,6 +47,6 @@ class Hypergraph(Slicer):
         check_hope(costs)
         seeds = []
         if self.kahypar:
-            hosts = kahypar_seeds(costs, orders(costs)[0], self.seed + 1)
+            hosts = kahypar_seeds(costs, orders(costs)[1], self.seed + 1)
             seeds = [Slicing(tuple(each)) for each in hosts]
         return best(costs, seeds, self.effort, self.seed)

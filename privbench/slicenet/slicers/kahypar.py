@@ -13,7 +13,8 @@ import numpy as np
 from privbench.slicenet.problem import Problem
 from privbench.slicenet.slicers.costs import Costs
 
-_PINS = 3_000_000  # larger hypergraphs take it minutes
+_PINS = 3_000_000  # larger hypergraphs take it minutes,
+_PLACES = 1_000_000  # and so do more vertices times parts
 _WEIGHT = 10**7  # all vertices together: it takes whole numbers
 
 
@@ -57,7 +58,7 @@ def partition(
     edges, prices = _edges(problem)
     if started is None or len(capacities) < 2 or not edges:
         return None
-    if sum(map(len, edges)) > _PINS:
+    if sum(map(len, edges)) > _PINS or len(weights) * len(capacities) > _PLACES:
         return None
     mtkahypar, library_ = started
     unit = _WEIGHT / max(sum(weights), 1e-300)

@@ -75,7 +75,7 @@ class LeakageBounded(Slicer):
         _check_guards(costs)
         seeds = []
         if self.kahypar:
-            hosts = kahypar_seeds(costs, orders(costs)[0], self.seed + 1)
+            hosts = kahypar_seeds(costs, orders(costs)[1], self.seed + 1)
             seeds = [Slicing(tuple(each)) for each in hosts]
         try:
             return best(costs, seeds, self.effort, self.seed)

@@ -27,11 +27,15 @@ class Search(Draft):
     Args:
         costs: the problem in arrays.
         seed: of every random choice.
+        noises: one of them is drawn each step: how far prices may be misjudged, in units of ``unit``.
     """
 
-    def __init__(self, costs: Costs, seed: int) -> None:
+    def __init__(
+        self, costs: Costs, seed: int, noises: tuple[float, ...] = (0.0, 0.0, 0.1, 0.4)
+    ) -> None:
         super().__init__(costs, seed)
         self._rng = Random(seed)
+        self._noises = noises
         self._placing = 0.0  # price of what is placed, for all the crowd's budgets' worth
         self._absent = [1.0] * len(costs.kinds)
 
@@ -85,7 +89,7 @@ class Search(Draft):
         """
         before, pool = self.account.price, dict(self.pool)
         self._ruin(pool)
-        left = self.fill(pool, self._order(pool), self._rng.choice((0.0, 0.0, 0.1, 0.4)))
+        left = self.fill(pool, self._order(pool), self._rng.choice(self._noises))
         if self._accept(before, left, heat, fine):
             self.pool = left
             self.keep()

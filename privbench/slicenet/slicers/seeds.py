@@ -14,12 +14,15 @@ def whole(costs: Costs) -> Pool:
 
 
 def orders(costs: Costs) -> tuple[np.ndarray, ...]:
-    """Devices that host: the most able first, as they come, the least able first."""
+    """Devices that host: by either budget or the tighter, largest first or last; as they come."""
     able = np.flatnonzero((costs.compute >= 0) & (costs.memory >= 0))
     compute, memory = costs.compute[able], costs.memory[able]
-    power = np.minimum(compute / max(compute.max(), 1e-300), memory / max(memory.max(), 1e-300))
-    down = able[np.argsort(-power, kind="stable")]
-    return down, able, down[::-1]
+    compute, memory = compute / max(compute.max(), 1e-300), memory / max(memory.max(), 1e-300)
+    found = [able]
+    for power in (np.minimum(compute, memory), compute, memory):
+        down = able[np.argsort(-power, kind="stable")]
+        found += [down, down[::-1]]
+    return tuple(found)
 
 
 def intervals(search: Draft, devices: np.ndarray, backward: bool = False) -> Pool:
