@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from privbench.errors import UsageError
 from privbench.report.crowd import Bill, CrowdFacts, Load, Volume
@@ -27,6 +28,7 @@ from privbench.report.plots.style import (
 )
 from privbench.report.report import Report
 
+NEAR = 0.2  # share of a budget from which its end is shown
 NAMED = 40  # devices that get a line of their own; more are drawn as dots without names
 
 
@@ -47,8 +49,9 @@ def loads(report: Report) -> Drawing:
     hosts = len({block.party for block in crowd.blocks})
     worst = ranked[0]
     caption = (
-        f"{hosts} of {len(ranked)} devices host a slice. The line is the budget; the fullest device, "
-        f"{plain(worst.party)}, uses {100 * _fullest(worst):.3g} % of one of its two budgets."
+        f"{hosts} of {len(ranked)} devices host a slice. The fullest device, {plain(worst.party)}, uses "
+        f"{100 * _fullest(worst):.3g} % of one of its two budgets"
+        + ("; the line is the budget." if _fullest(worst) > NEAR else ".")
     )
     numbers = pd.DataFrame([_numbers(load) for load in ranked])
     return Drawing(stem_of("loads", report), "Load against budget", caption, figure, numbers)
@@ -87,10 +90,13 @@ def _ranks(
         axes.plot(values, places, "o", color=COLOURS[0], markersize=4, zorder=3)
     else:
         axes.plot(values, places, ".", color=COLOURS[0], markersize=2, zorder=3)
-    axes.axvline(1.0, color=INK, linewidth=1.0, zorder=1)
-    axes.set_xlim(0, 1.08)
+    top = max(values)
+    if top > NEAR:
+        axes.axvline(1.0, color=INK, linewidth=1.0, zorder=1)
+    axes.set_xlim(0, 1.08 if top > NEAR else 1.08 * top or 1.0)
     axes.set_ylim(0.2, len(ranked) + 0.8)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     few = named and len(ranked) <= NAMED
     axes.set_yticks(places if few else [], [plain(x.party, 12) for x in ranked] if few else [])
     axes.tick_params(axis="y", length=0)

@@ -77,7 +77,9 @@ def _targets(reports: Sequence[Report]) -> Shown:
         same = [known for known in found if known == name or known.startswith(f"{name} (")]
         if any(found[known][1].losses == target.losses for known in same):
             continue
-        found[name if not same else f"{name} (seed {report.run.seed}, {len(same) + 1})"] = (
+        word = names.variant or f"seed {report.run.seed}"
+        one = name if not same else f"{name} ({word})"
+        found[one if one not in found else f"{name} ({word}, {len(same) + 1})"] = (
             names.regime,
             target,
         )
