@@ -8,7 +8,7 @@ from instances import instance
 from privbench.errors import BudgetError, UsageError
 from privbench.slicenet.problem import gaps_of, volume
 from privbench.slicenet.slicers import kahypar
-from privbench.slicenet.slicers.hypergraph import Hypergraph
+from privbench.slicenet.slicers.hypergraph import Hypergraph, baselines
 from privbench.slicenet.slicers.layerwise import Layerwise
 
 QUICK = Hypergraph(effort=0.05, kahypar=False)
@@ -58,3 +58,11 @@ def test_without_the_partitioner_it_says_so_and_goes_on(monkeypatch, caplog):
 def test_an_effort_of_nothing_is_refused():
     with pytest.raises(UsageError, match=r"slicer\.effort=0"):
         Hypergraph(effort=0)
+
+
+@pytest.mark.parametrize("number", [3, 12, 68])
+def test_neither_layerwise_nor_metis_ever_sends_less(number):
+    problem = instance(number, crowd="unequal", small=number < 60).problem
+    mine = volume(problem, Hypergraph(effort=0.05).slice(problem))
+    for other in baselines(problem):
+        assert mine <= volume(problem, other)

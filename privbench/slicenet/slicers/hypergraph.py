@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from privbench.errors import UsageError
+from privbench.errors import BudgetError, UsageError
 from privbench.slicenet.problem import Problem, Slicing
 from privbench.slicenet.slicers.base import Slicer
 from privbench.slicenet.slicers.contest import best
 from privbench.slicenet.slicers.costs import costs_of
 from privbench.slicenet.slicers.kahypar import kahypar_seeds
+from privbench.slicenet.slicers.layerwise import Layerwise
+from privbench.slicenet.slicers.metis import Metis
 from privbench.slicenet.slicers.repair import check_hope
 from privbench.slicenet.slicers.seeds import orders
+
+LARGE = 1_000_000  # blocks times devices; beyond, METIS takes longer than the search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +30,9 @@ class Hypergraph(Slicer):
     for Improving Network Partitions", 1982, https://doi.org/10.1109/DAC.1982.1585498. Differs (ours):
     budgets are absolute and unequal, received inputs count as memory, blocks that nothing tells
     apart are moved together, and refinement ruins and recreates (``refine.Search``). Seeds are
-    intervals, greedy fillings and, where it is installed, Mt-KaHyPar's partition; each is repaired
-    and refined, and the best wins.
+    intervals, greedy fillings, what ``layerwise`` and ``metis`` slice (so that neither ever sends
+    less) and, where it is installed, Mt-KaHyPar's partition; each is repaired and refined, and the
+    best wins. METIS and Mt-KaHyPar are left out where blocks times devices exceed a million.
 
     Raises:
         UsageError: an effort that is not positive.
@@ -45,8 +50,20 @@ class Hypergraph(Slicer):
         """See ``Slicer.slice``."""
         costs = costs_of(problem)
         check_hope(costs)
-        seeds = []
+        seeds = baselines(problem)
         if self.kahypar:
             hosts = kahypar_seeds(costs, orders(costs)[1], self.seed + 1)
-            seeds = [Slicing(tuple(each)) for each in hosts]
+            seeds += [Slicing(tuple(each)) for each in hosts]
         return best(costs, seeds, self.effort, self.seed)
+
+
+def baselines(problem: Problem) -> list[Slicing]:
+    """What simpler slicers find: seeds that the result is then never worse than."""
+    small = len(problem.vertices) * len(problem.devices) <= LARGE
+    found = []
+    for slicer in (Layerwise(), Metis()) if small else (Layerwise(),):
+        try:
+            found.append(slicer.slice(problem))
+        except (BudgetError, UsageError):
+            continue  # it finds none, or is not installed: one seed less
+    return found
