@@ -40,7 +40,7 @@ def loads(report: Report) -> Drawing:
     """
     crowd = _crowd(report)
     ranked = sorted(crowd.loads, key=lambda load: -_fullest(load))
-    tall = max(1.2, min(len(ranked), NAMED) * 0.13)
+    tall = max(1.2, len(ranked) * 0.13) if len(ranked) <= NAMED else 2.4
     with house_style():
         figure = new_figure(tall + 0.75)
         for number, (title, share) in enumerate(SHARES):
@@ -198,9 +198,8 @@ def _bars(
     most = max([*values, 1e-12])
     axes.set_xlim(0, most * 1.45)
     for place, value in zip(places, values, strict=True):
-        axes.text(
-            value + most * 0.03, place, f"{value:.3g}", va="center", fontsize=SMALL, color=INK
-        )
+        shown = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+        axes.text(value + most * 0.03, place, shown, va="center", fontsize=SMALL, color=INK)
     axes.set_ylim(0.4, len(names) + 0.6)
     axes.set_yticks(places if named else [], [plain(n, 16) for n in names] if named else [])
     axes.tick_params(axis="y", length=0)
