@@ -12,16 +12,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from privbench.contract import Slice
 from privbench.slicenet.graph import Stage
 from privbench.slicenet.noise import Noise
 from privbench.slicenet.ops import Piece
-from privbench.slicenet.passes import inputs_of
+from privbench.slicenet.passes import applied, inputs_of
 from privbench.slicenet.skeleton import Order, Skeleton, index_of
-
-_CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 
 
 class Work(ABC):
@@ -245,7 +242,7 @@ class LayerWork(ChannelWork):
     def _core(self, values: Mapping[str, Tensor], noise: Noise) -> Tensor:
         opened = self.stage.operands[0](values, noise)
         parts = [
-            _applied(self.stage, opened[:, bundle.index], bundle.weight, bundle.groups)
+            applied(self.stage, opened[:, bundle.index], bundle.weight, bundle.groups)
             for bundle in self._bundles
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -310,20 +307,6 @@ def _places(
         rows, columns = slice(row, row + len(piece.units)), slice(column, column + width)
         found[piece.units, piece.columns] = (bundle, rows, columns)
     return found
-
-
-def _applied(stage: Stage, value: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """The layer's map from a part of its weight, without bias."""
-    module: Any = stage.module
-    if isinstance(module, nn.Linear):
-        return F.linear(value, weight)
-    padding = module.padding
-    if module.padding_mode != "zeros":
-        value = F.pad(value, module._reversed_padding_repeated_twice, mode=module.padding_mode)
-        padding = 0
-    convolve = _CONVOLVE[weight.ndim]
-    out: Tensor = convolve(value, weight, None, module.stride, padding, module.dilation, groups)
-    return out
 
 
 def _cut_module(module: nn.Module, units: Sequence[int], channels: int) -> nn.Module:

@@ -207,7 +207,7 @@ def partial_sum(
         for piece in pieces:
             inputs = inputs_of(stage, piece)
             weight, groups = _weight(stage, piece.units, inputs)
-            part = _applied(stage, opened[:, list(inputs)], weight, groups)
+            part = applied(stage, opened[:, list(inputs)], weight, groups)
             total = part if total is None else total + part
     return cast(Tensor, total)
 
@@ -231,7 +231,7 @@ def _weight(stage: Stage, units: Sequence[int], inputs: Sequence[int]) -> tuple[
     return rows[:, [index - first for index in inputs]], 1
 
 
-def _applied(stage: Stage, value: Tensor, weight: Tensor, groups: int) -> Tensor:
+def applied(stage: Stage, value: Tensor, weight: Tensor, groups: int) -> Tensor:
     """The layer's map from a part of its weight, without bias."""
     module: Any = stage.module
     if isinstance(module, nn.Linear):
@@ -255,7 +255,7 @@ def _transposed(
     if module.padding_mode != "zeros" or isinstance(module.padding, str):
         value = torch.zeros(size, dtype=delta.dtype, device=delta.device, requires_grad=True)
         with torch.enable_grad():
-            mapped = _applied(stage, value, weight, groups)
+            mapped = applied(stage, value, weight, groups)
         return torch.autograd.grad(mapped, value, delta)[0]
     back = _CONVOLVE_BACK[weight.ndim]
     out: Tensor = back(

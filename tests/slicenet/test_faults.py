@@ -3,80 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 import pytest
 import torch
-from crowds import EVERYTHING, Deals, mlp, trained
-from failing import Plain, cut
+from crowds import Deals, mlp
+from failing import Plain
+from outages import NET, near, part, regime, run, same, topology, weights
 
-from attacks.reconstruction.ridge_decoder import RidgeDecoder
-from privbench.contract import HEADER_BYTES, Handover, Losses, Net, Public, Samples, Seat, Spec
+from privbench.contract import HEADER_BYTES, Handover, Losses, Net, Samples, Spec
 from privbench.regimes.slicenet import SliceNet
-from privbench.slicenet.crowd import Device, Uniform
 from privbench.slicenet.faults import Faults
 from privbench.slicenet.links import Links
 from privbench.slicenet.problem import Slicing
 from privbench.slicenet.slicers.base import Slicer
 from privbench.slicenet.waves import waves
-from privbench.threats.crowd import Host
-from privbench.views import Facts, views_of
-from privbench.wire.tap import Capture, Recorder
-from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
-
-SHAPE, NET = (6,), mlp(6, 8, 8, 4)  # layers linear0 (stem), linear1, linear2 (tail)
-DEEP = mlp(6, 6, 8, 8, 4)
-
-
-@dataclass(frozen=True, kw_only=True)
-class InTurn(Slicer):
-    """Vertex i goes to device i, over and over."""
-
-    hosts: int = 3
-
-    def slice(self, problem):
-        return Slicing(tuple(n % self.hosts for n in range(len(problem.vertices))))
-
-
-def regime(*, devices=4, hosts=3, device=None, only=None, **settings):
-    faults = Faults(**settings.pop("faults", {}))
-    crowd = Uniform(devices=devices, hosts=only, device=device or Device())
-    given = {"granularity": 3, "epochs": 2, "batch": 6, "lr": 0.1, "faults": faults, **settings}
-    return SliceNet(crowd=crowd, slicer=given.pop("slicer", InTurn(hosts=hosts)), **given)
-
-
-def run(net=DEEP, taps=True, wire=None, **settings):
-    return trained(regime(**settings), net, SHAPE, taps=taps, **(wire or {}))
-
-
-def weights(told):
-    return told.trained.net.weights
-
-
-def topology(told):
-    """Without the network, which is equal to nothing but itself."""
-    return replace(told.trained.topology, net=None)
-
-
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
-
-
-def near(one, other):
-    return max(float((one[name] - other[name]).abs().max()) for name in other) < 1e-12
-
-
-def part(told, home, state):
-    """What a home's slices hold of a state, as one vector."""
-    found = []
-    for piece in told.trained.topology.slices:
-        if piece.party == home:
-            for end in ("weight", "bias"):
-                name = f"{piece.layer}.{end}"
-                found.append(state[name][cut(piece, name, state[name])])
-    return torch.cat(found)
 
 
 def test_nothing_fails_by_default_and_then_nothing_changes():
@@ -266,70 +209,6 @@ def test_a_step_without_any_row_is_skipped():
     assert {int(p) for step, each in noted.items() if step >= 3 for p in each} == mine
 
 
-def test_a_host_is_seen_where_it_hosts_and_knows_what_it_was_sent():
-    plan = [[8, 1, "drop"], [13, 1, "return"]]
-    told = run(faults={"schedule": plan, "copy_every": 3})
-    topology = told.trained.topology
-    buddy = next(each.receiver for each in topology.handovers if each.reason == "take_over")
-
-    def makes(party, step):
-        """Blocks of the first body layer whose activation a party sends."""
-        seen = told.tap.cut(Seat(party, "peer", (party,)))
-        return {
-            m.units
-            for m in seen
-            if (m.step, m.kind, m.sender, m.layer) == (step, "activation", party, "linear1")
-        }
-
-    mine = {s.units for s in topology.slices if (s.party, s.layer) == ("device-1", "linear1")}
-    assert mine and makes("device-1", 7) == makes("device-1", 13) == mine
-    for step in (8, 12):
-        assert mine <= makes(buddy, step) and not makes("device-1", step)
-        parties = {m.sender for m in told.tap.cut() if m.step == step}
-        parties |= {m.receiver for m in told.tap.cut() if m.step == step}
-        assert "device-1" not in parties
-    assert topology.hosts() == ("device-0", "device-1", "device-2")
-    assert set(topology.hosted(buddy)) >= set(topology.hosted("device-1"))
-
-
-def test_views_hold_copies_and_what_was_hosted_in_their_steps_alone(tmp_path):
-    plan = [[8, 1, "drop"], [13, 1, "return"]]
-    faults = {"schedule": plan, "copy_every": 3}
-    tap, told = Recorder(tmp_path, Capture(first=1000)), run(faults=faults)
-    people = Deals(told.population.train)
-    rng = torch.Generator().manual_seed(1)
-    regime(faults=faults).train(Net(DEEP), people, Wire((tap,)), rng, "cpu")
-    tap.close()
-    where = told.trained.topology
-    buddy = next(each.receiver for each in where.handovers if each.reason == "take_over")
-    facts = Facts(Public(), lambda rows: people.train[:0], lambda rows, owned: rows, lambda s: ())
-    threat = Host(steps="all")
-    seats = [seat for seat in threat.seats(where) if seat.name in ("device-1", buddy)]
-    views = views_of(Transcript(tmp_path), where, threat, seats, RidgeDecoder(), facts)
-    foreign = {s.units for s in where.slices if (s.party, s.layer) == ("device-1", "linear1")}
-    held = {view.seat.name: set() for view in views}
-    for view in views:
-        for weights in view.weights:
-            if weights.layer == "linear1" and weights.units in foreign:
-                held[view.seat.name].add(weights.step)
-                rows = told.tap.states[weights.step]["linear1.weight"][list(weights.units)]
-                assert torch.equal(weights.tensors["linear1.weight"], rows)
-    steps = set(range(where.steps))
-    assert held["device-1"] == steps - {0, *range(8, 13)}, "step 0 is public as a whole"
-    assert held[buddy] == {3, 6, *range(8, 13), 15, 18}
-    for view in views:
-        seen = {m.step for m in view.messages if m.kind == "activation"}
-        assert seen == (steps - set(range(8, 13)) if view.seat.name == "device-1" else steps)
-
-
-def test_what_crosses_is_what_is_counted_whoever_hosts():
-    told = run(tiling="grid", faults={"schedule": [[8, 1, "drop"]], "copy_every": 3})
-    crossed = Counter()
-    for message in told.tap.cut():
-        crossed[message.kind] += message.nbytes
-    assert crossed == told.wire.bytes
-
-
 @pytest.mark.parametrize("tiling", ["output", "input", "grid"])
 def test_draws_depend_on_the_seed_alone_not_on_who_listens(tiling):
     faults = {
@@ -427,32 +306,6 @@ def test_a_given_up_step_leaves_running_statistics_alone():
     assert told.trained.topology.losses.steps_late == 1
     assert same(told.tap.states[4], told.tap.states[5])
     assert any("running_mean" in name for name in told.tap.states[4])
-
-
-def test_transcripts_of_failing_crowds_are_read_back(tmp_path):
-    faults = {"drop_rate": 0.1, "return_after": 2, "copy_every": 4, "loss_rate": 0.02, "retries": 0}
-    regimen, net = regime(faults=faults), Net(DEEP)
-    told = trained(regimen, DEEP, SHAPE)
-    tap = Recorder(tmp_path, Capture(first=1000))
-    done = regimen.train(
-        net, Deals(told.population.train), Wire((tap,)), torch.Generator().manual_seed(1), "cpu"
-    )
-    tap.close()
-    assert same(done.net.weights, weights(told))
-    script, wanted = Transcript(tmp_path), told.trained.topology
-    assert script.topology.handovers == wanted.handovers
-    steps = range(wanted.steps)
-    for seat in (EVERYTHING, Seat("device-2", "peer", ("device-2",))):
-        mine = {key(m): m.payload for m in told.tap.cut(seat)}
-        kinds = {m.kind for m in told.tap.messages}
-        read = {key(m): m.payload for m in script.seen_by(seat, steps, kinds)}
-        assert mine.keys() == read.keys()
-        assert all(torch.allclose(mine[each], read[each], atol=1e-12) for each in mine)
-
-
-def key(message):
-    ends = (message.step, message.kind, message.sender, message.receiver)
-    return (*ends, message.layer, message.units, tuple(message.rows.tolist()))
 
 
 def test_failing_crowds_equal_no_other_regime():
