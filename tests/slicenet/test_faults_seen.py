@@ -63,8 +63,8 @@ def test_views_hold_copies_and_what_was_hosted_in_their_steps_alone(tmp_path):
         for each in view.weights:
             if each.layer == "linear1" and each.units in foreign:
                 held[view.seat.name].add(each.step)
-                rows = told.tap.states[weights.step]["linear1.weight"][list(weights.units)]
-                assert torch.equal(weights.tensors["linear1.weight"], rows)
+                rows = told.tap.states[each.step]["linear1.weight"][list(each.units)]
+                assert torch.equal(each.tensors["linear1.weight"], rows)
     steps = set(range(where.steps))
     assert held["device-1"] == steps - {0, *range(8, 13)}, "step 0 is public as a whole"
     assert held[buddy] == {3, 6, *range(8, 13), 15, 18}
