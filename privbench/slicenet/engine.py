@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from privbench.contract import HEADER_BYTES, Message, Party, Samples, Topology, no_rows
 from privbench.slicenet.derive import FLOW, MAP, PARTS, Plan, plan_of
-from privbench.slicenet.graph import Graph, parameters_of
+from privbench.slicenet.graph import Graph, held_by, parameters_of
 from privbench.slicenet.links import OWNER
 from privbench.slicenet.noise import Noise, seeded
 from privbench.slicenet.owners import of_rows, plain, rerun
@@ -118,7 +118,6 @@ class Simulated:
         """Who hosts what from this step on."""
         self._links = self._router.links
         self._sums = {layer.name: self._links.sums(layer.name) for layer in self._graph.layers}
-
         self._plan = plan_of(self._graph, self._links)
 
     def _derived(self, kind: str) -> Plan:
@@ -216,6 +215,8 @@ class Simulated:
             gradient = sum(parts[1:], parts[0])
             if name in self._travelling:
                 gradient, arrived[name] = self._returned(ran, gradient, flows[name])
+            elif beside := [b.flows[name] for r, b in flows[name] if _leaves(ran, r)]:
+                arrived[name] = sum(beside[1:], beside[0])
             back = self._to_hosts(ran, ran.backward(gradient))
             deltas[name] = back.delta
             self._lay_flows_by(name, back)
@@ -293,9 +294,8 @@ class Simulated:
         """Hosts' parts are derived; owners' follow from labels, which no recording has."""
         self._lay_by("gradient", name, whole.new_empty(len(whole), 0), PARTS)
         if any(need.party == OWNER for need in self._links.consumers(name)):
-            self._lay_by(
-                "gradient", name, part_of(self._links, name, OWNER, flows), EVERYONE, OWNER
-            )
+            part = part_of(self._links, name, OWNER, flows)
+            self._lay_by("gradient", name, part, EVERYONE, OWNER)
 
     def _lay_by(
         self, kind: str, layer: str, payload: Tensor, receiver: Party, sender: Party = EVERYONE
@@ -349,12 +349,9 @@ class Simulated:
         for place in ("stem", "tail") if owned else ():
             for name, tensor in self._owned[place].items():
                 moved.append((COORDINATOR, name, None, tensor.detach()))
-        tensors = {stage.layer.name: stage.tensors for stage in self._stages}
-        for piece in self._links.pieces:
-            for name, tensor in tensors[piece.layer].items():
-                held = piece.part(tensor.detach())
-                if held is not None and held.is_floating_point():
-                    moved.append((piece.party, name, None if piece.whole else piece.units, held))
+        for each in held_by(self._links.pieces, self._stages):
+            if each.part.is_floating_point():
+                moved.append((each.piece.party, each.name, each.units, each.part))
         wanted = self._wire.wants(self._step, "slice_weights")
         for party, name, units, held in moved:
             ends = (RELEASER, party) if to_hosts else (party, RELEASER)
@@ -384,15 +381,19 @@ class Simulated:
         units: tuple[int, ...] | None = None,
     ) -> Message:
         held = tuple(range(payload.shape[1])) if units is None else units
-        return Message(
-            self._step, "train", sender, receiver, kind, layer, held, payload, self._rows
-        )
+        ends = (sender, receiver)
+        return Message(self._step, "train", *ends, kind, layer, held, payload, self._rows)
 
     def _sum(self, ran: Pass, host: Party, units: tuple[int, ...]) -> Tensor:
         """What a host's tiles add to one block."""
         (opened,) = ran.opened
         hosted = self._links.hosted(host, ran.stage.layer.name)
         return partial_sum(ran.stage, opened, [piece for piece in hosted if piece.units == units])
+
+
+def _leaves(made: Pass, needed: Pass) -> bool:
+    """Does a value go from the stem to the tail, without leaving its owner?"""
+    return (made.stage.layer.place, needed.stage.layer.place) == ("stem", "tail")
 
 
 def _size(tensor: Tensor) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import lcm, prod
 from typing import Any, cast
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from privbench.contract import Layer
+from privbench.contract import Layer, Slice
 from privbench.slicenet.noise import Noise
 from privbench.slicenet.ops import NOTHING, Piece
 
@@ -177,3 +177,29 @@ def parameters_of(stages: Sequence[Stage]) -> dict[str, Tensor]:
         for name, tensor in stage.tensors.items()
         if tensor.requires_grad
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What a slice holds of one tensor of its stage: number of the slice, name, part, and the whole."""
+
+    number: int
+    piece: Slice
+    name: str
+    part: Tensor
+    whole: Tensor
+
+    @property
+    def units(self) -> tuple[int, ...] | None:
+        """As messages name them; None = all."""
+        return None if self.piece.whole else self.piece.units
+
+
+def held_by(pieces: Sequence[Slice], stages: Sequence[Stage]) -> Iterator[Held]:
+    """All that slices hold of a network's tensors, in order."""
+    tensors = {stage.layer.name: stage.tensors for stage in stages}
+    for number, piece in enumerate(pieces):
+        for name, whole in tensors[piece.layer].items():
+            part = piece.part(whole.detach())
+            if part is not None:
+                yield Held(number, piece, name, part, whole)

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from privbench.contract import HEADER_BYTES, Message, Samples, Slice, Topology, no_rows
 from privbench.slicenet.engine import COORDINATOR, Simulated
-from privbench.slicenet.graph import Graph
+from privbench.slicenet.graph import Graph, held_by
 from privbench.slicenet.noise import Masks, Noise
 from privbench.slicenet.replica_lines import Line, ReplicaRouter, parts_of, replica_of_owners
 from privbench.wire.router import EVERYONE
@@ -47,7 +47,7 @@ class _Copy(Simulated):
     ) -> None:
         module, graph = built
         self.line, self.masks = Line(wire, number), _Masks(noise_seed)
-        self.pieces = topology.slices
+        self.pieces, self.stages = topology.slices, graph.stages
         self.tensors = {stage.layer.name: stage.tensors for stage in graph.placed("body")}
         self.body = {
             name: tensor
@@ -242,11 +242,9 @@ class Replicated:
 
     def _parts(self, copy: _Copy) -> Iterator[tuple[Slice, str, Tensor]]:
         """What each tile of a replica holds of each trained tensor."""
-        for piece in copy.pieces:
-            for name, tensor in copy.tensors[piece.layer].items():
-                part = piece.part(tensor.detach())
-                if part is not None and tensor.requires_grad:
-                    yield piece, name, part
+        for each in held_by(copy.pieces, copy.stages):
+            if each.whole.requires_grad:
+                yield each.piece, each.name, each.part
 
 
 def _mean(held: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

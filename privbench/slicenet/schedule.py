@@ -11,7 +11,7 @@ from torch import Tensor
 
 from privbench.contract import Message, Party, Slice, Topology, no_rows
 from privbench.slicenet.engine import COORDINATOR, RELEASER
-from privbench.slicenet.graph import Graph, parameters_of
+from privbench.slicenet.graph import Graph, held_by, parameters_of
 from privbench.slicenet.links import OWNER, Links
 
 
@@ -209,11 +209,6 @@ def _parts(
     for tensors in owned.values():
         for name, tensor in tensors.items():
             yield Part(COORDINATOR, name, None, tuple(tensor.shape))
-    stages = {stage.layer.name: stage.tensors for stage in graph.stages}
-    for number, piece in enumerate(slices):
-        for name, tensor in stages[piece.layer].items():
-            part = piece.part(tensor.detach())
-            if part is not None:
-                units = None if piece.whole else piece.units
-                moves = tensor.is_floating_point()
-                yield Part(piece.party, name, units, tuple(part.shape), number, moves)
+    for each in held_by(slices, graph.stages):
+        shape, moves = tuple(each.part.shape), each.part.is_floating_point()
+        yield Part(each.piece.party, each.name, each.units, shape, each.number, moves)

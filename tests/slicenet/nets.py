@@ -175,3 +175,18 @@ class Opaque(nn.Module):
         x = self.gated(torch.relu(self.first(x.reshape(batch, 16))))
         x = self.twice(torch.relu(self.twice(x)))
         return F.log_softmax(self.last(x * self.shift + x), dim=1)
+
+
+class Side(nn.Module):
+    """A normed layer that the tail alone needs, past the body; with two stem layers it is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(16, 4), nn.Linear(16, 4)
+        self.norm = nn.GroupNorm(2, 4)
+        self.c, self.d = nn.Linear(4, 5), nn.Linear(9, 4)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        a, b = self.norm(self.a(x)), torch.tanh(self.b(x))
+        return self.d(torch.cat([torch.relu(self.c(b)), a], dim=1))

@@ -272,3 +272,14 @@ def test_loads_are_what_budgets_are_checked_against():
         hosted = Slicing(hosts).hosted(number)
         assert load.flops == problem.flops(number, hosted) <= load.flops_budget
         assert load.memory == problem.memory(number, hosted) <= load.memory_budget
+
+
+def test_owners_send_the_gradient_of_a_stem_layer_that_the_tail_alone_needs():
+    side = regime(stem=2, lr=0.5)
+    told = trained(side, Spec("nets.Side", {}), (1, 4, 4), count=12)
+    before, after = told.tap.states[0], told.trained.net.weights
+    for name in ("a.weight", "a.bias", "norm.weight", "norm.bias", "b.weight"):
+        sent = [
+            m.payload for m in told.tap.messages if (m.kind, m.layer) == ("stem_gradient", name)
+        ]
+        torch.testing.assert_close(sum(sent), (before[name] - after[name].double()) / 0.5)
