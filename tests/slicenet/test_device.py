@@ -38,7 +38,9 @@ def agree(told):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("tiling", ["output", "input", "grid"])
+@pytest.mark.parametrize(
+    "tiling", ["input", "grid", pytest.param("output", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("net", [*QUICK, *SLOW])
 def test_devices_alone_train_and_send_as_the_simulated_crowd_does(net, tiling):
     told = trained(regime(5, tiling), *NETS[net])

@@ -14,7 +14,9 @@ from privbench.slicenet.slicers.layerwise import Layerwise
 QUICK = Hypergraph(effort=0.05, kahypar=False)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "seed", [*range(8), *(pytest.param(s, marks=pytest.mark.slow) for s in range(8, 20))]
+)
 def test_it_keeps_budgets_of_random_instances_and_beats_what_was_planted(seed):
     found = instance(seed)
     slicing = QUICK.slice(found.problem)
