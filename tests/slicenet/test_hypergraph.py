@@ -7,7 +7,7 @@ from instances import instance
 
 from privbench.errors import BudgetError, UsageError
 from privbench.slicenet.problem import gaps_of, volume
-from privbench.slicenet.slicers import kahypar
+from privbench.slicenet.slicers import hypergraph, kahypar
 from privbench.slicenet.slicers.hypergraph import Hypergraph, baselines
 from privbench.slicenet.slicers.layerwise import Layerwise
 
@@ -68,3 +68,11 @@ def test_neither_layerwise_nor_metis_ever_sends_less(number):
     mine = volume(problem, Hypergraph(effort=0.05).slice(problem))
     for other in baselines(problem):
         assert mine <= volume(problem, other)
+
+
+def test_the_search_starts_from_what_simpler_slicers_find(monkeypatch):
+    problem = instance(3, crowd="unequal").problem
+    handed = []
+    monkeypatch.setattr(hypergraph, "best", lambda _, seeds, *__: handed.extend(seeds) or seeds[0])
+    Hypergraph(kahypar=False).slice(problem)
+    assert handed == baselines(problem) and len(handed) >= 1
