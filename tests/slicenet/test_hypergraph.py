@@ -62,17 +62,19 @@ def test_an_effort_of_nothing_is_refused():
         Hypergraph(effort=0)
 
 
-@pytest.mark.parametrize("number", [3, 12, 68])
+@pytest.mark.parametrize("number", [5, 12, 68])
 def test_neither_layerwise_nor_metis_ever_sends_less(number):
     problem = instance(number, crowd="unequal", small=number < 60).problem
     mine = volume(problem, Hypergraph(effort=0.05).slice(problem))
-    for other in baselines(problem):
+    others = baselines(problem)
+    assert len(others) == 2
+    for other in others:
         assert mine <= volume(problem, other)
 
 
 def test_the_search_starts_from_what_simpler_slicers_find(monkeypatch):
-    problem = instance(3, crowd="unequal").problem
+    problem = instance(5, crowd="unequal").problem
     handed = []
     monkeypatch.setattr(hypergraph, "best", lambda _, seeds, *__: handed.extend(seeds) or seeds[0])
     Hypergraph(kahypar=False).slice(problem)
-    assert handed == baselines(problem) and len(handed) >= 1
+    assert handed == baselines(problem) and len(handed) == 2
