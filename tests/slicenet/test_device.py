@@ -10,6 +10,7 @@ from devices import OPTIMIZERS, furthest, named, regime, told_to, walked
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from privbench.contract import Spec
 from privbench.errors import UsageError
 from privbench.regimes.training import train
 from privbench.slicenet.briefing import Public
@@ -64,6 +65,10 @@ def test_one_device_hosts_all_and_many_host_little(devices):
 
 def test_two_stem_layers_and_a_falling_learning_rate():
     agree(trained(regime(4, "input", stem=2, decay="linear"), *NETS["mlp"]))
+
+
+def test_a_stem_layer_that_the_tail_alone_needs():
+    agree(trained(regime(4, "grid", stem=2, epochs=1), Spec("nets.Side", {}), (1, 4, 4)))
 
 
 EASY = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
