@@ -127,6 +127,8 @@ class Topology:
         replicas: devices of each replica of the network, disjoint; empty where there is one alone.
         handovers: slices that went from one device to another, in order of time.
         losses: what faults cost; None = none were asked for, or training is not over.
+        labels: where a crowd's loss is computed: ``tail`` or ``logits``, by the owner of each row;
+            ``shared``, by the host of the last layer, whom owners send labels. Empty elsewhere.
     """
 
     regime: str
@@ -146,6 +148,7 @@ class Topology:
     replicas: tuple[tuple[Party, ...], ...] = ()
     handovers: tuple[Handover, ...] = ()
     losses: Losses | None = None
+    labels: str = ""
 
     def replica(self, party: Party) -> int:
         """Number of the replica that a party belongs to; 0 for one that belongs to none."""

@@ -136,7 +136,9 @@ class Regime(ABC):
         return ()
 
 
-def graph_of(regime: str, module: nn.Module, shape: Sequence[int], stem: int) -> Graph:
+def graph_of(
+    regime: str, module: nn.Module, shape: Sequence[int], stem: int, labels: str = "tail"
+) -> Graph:
     """``trace``, for a regime that cuts networks: one that it cannot cut is no failure of a run.
 
     Raises:
@@ -148,7 +150,7 @@ def graph_of(regime: str, module: nn.Module, shape: Sequence[int], stem: int) ->
             f"regime.stem={stem}; expected at least 1: samples must not leave their owners"
         )
     try:
-        return trace(module, shape, stem)
+        return trace(module, shape, stem, labels)
     except UsageError as cause:
         raise NotApplicable(f"regime={regime} cannot cut this network: {cause}") from cause
 

@@ -41,6 +41,7 @@ from privbench.slicenet.faulty import Faulty
 from privbench.slicenet.graph import Graph, parameters_of
 from privbench.slicenet.groups import bill_of_groups, grouped, loads_of_groups, traffic_of_groups
 from privbench.slicenet.ops import BATCH_NORMS
+from privbench.slicenet.places import check_labels, check_range
 from privbench.slicenet.problem import Problem
 from privbench.slicenet.replicas import Replicated
 from privbench.slicenet.slicers.base import Slicer
@@ -74,8 +75,8 @@ class SliceNet(Regime):
 
     Owners run the stem and the tail (last layer) on their own samples; the layers between are cut
     into blocks of channels, each hosted by one device. Activations and their gradients cross
-    between devices, samples and labels do not. Only the abstract was available: how labels, sums
-    of gradients and broadcasts are handled is ours.
+    between devices, samples do not, and labels only if asked for. Only the abstract was available:
+    how labels, sums of gradients and broadcasts are handled is ours.
 
     Args:
         crowd: the devices, and how they share the records.
@@ -83,6 +84,11 @@ class SliceNet(Regime):
         tiling: cut layers along their ``output`` or ``input`` channels, or both (``grid``).
         granularity: most channels of a block.
         stem: layers that owners run on their own samples.
+        labels: ``tail``: owners run the last layer too (U-shaped: P. Vepakomma et al., "Split learning for
+            health", 2018, https://arxiv.org/abs/1812.00564); ``logits``: the crowd hosts it, owners get
+            the logits and return their gradient; ``shared``: owners send labels to one host, which
+            gathers the logits and computes the loss. In no mode are labels hidden: the gradient of
+            logits tells each label outright, that of the last hidden activation nearly so.
         replicas: copies of the network, each hosted by devices of its own and trained on their rows
             (see ``Replicated``).
         average_every: steps after which replicas average their slices; not read with one alone.
@@ -92,7 +98,7 @@ class SliceNet(Regime):
 
     Raises:
         NotApplicable: the network has too few layers, or cannot be cut (see ``trace``).
-        UsageError: a setting is out of range.
+        UsageError: a setting, or a label, is out of range.
         BudgetError: no slicing fits the devices.
     """
 
@@ -103,6 +109,7 @@ class SliceNet(Regime):
     tiling: str = "output"
     granularity: int = 8  # channels
     stem: int = 1  # layers
+    labels: str = "tail"
     replicas: int = 1
     average_every: int = 1  # steps
     engine: Engine = field(default_factory=InOneProcess)
@@ -118,7 +125,8 @@ class SliceNet(Regime):
         module = started(recipe, rng).net.module().to(samples.x).train()
         if self.replicas > 1:
             _check_rows_apart(module, self.replicas)
-        graph = graph_of(self.name, module, samples.x.shape[1:], self.stem)
+        graph = graph_of(self.name, module, samples.x.shape[1:], self.stem, self.labels)
+        check_range(samples.y, graph)
         devices = self.crowd.members()
         shares = population.share(
             len(devices),
@@ -179,7 +187,7 @@ class SliceNet(Regime):
         built = [(module, graph)]
         for _ in range(1, self.replicas):
             copy = deepcopy(module)
-            built.append((copy, graph_of(self.name, copy, shape, self.stem)))
+            built.append((copy, graph_of(self.name, copy, shape, self.stem, self.labels)))
         return Replicated(built, topology, wire, optimizer, recipe.loss, noise, self.average_every)
 
     def recipe(self, net: Net, records: int) -> Recipe:
@@ -220,6 +228,7 @@ class SliceNet(Regime):
             raise UsageError(
                 f"regime.granularity={self.granularity}; expected at least 1 channel a block"
             )
+        check_labels(self.labels)
         for name, unit in (("replicas", "replica"), ("average_every", "step")):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
@@ -277,6 +286,7 @@ class SliceNet(Regime):
             owner_flops=owner_flops(graph),
             owner_parameters=sum(weight.numel() for weight in weights),
             owner_output=owner_output(graph),
+            scorer=len(tiles) - 1 if self.labels == "shared" else None,
         )
 
     def _topology(
@@ -314,6 +324,7 @@ class SliceNet(Regime):
             if self.replicas == 1
             else (),
             replicas=tuple(group.parties for group in groups) if self.replicas > 1 else (),
+            labels=self.labels,
         )
 
 

@@ -60,11 +60,12 @@ class Belongings:
         self._optimizer = optimizer
         self._parts: defaultdict[Party, list[Part]] = defaultdict(list)
         for piece in slices:
+            mine = self._parts[piece.party]  # a home even where its slices have no tensors
             for name, tensor in tensors[piece.layer].items():
                 at = piece.part(torch.arange(tensor.numel()).reshape(tensor.shape))
                 if at is not None and tensor.is_floating_point():
                     units = None if piece.whole else piece.units
-                    self._parts[piece.party].append(Part(name, units, tensor, at.to(tensor.device)))
+                    mine.append(Part(name, units, tensor, at.to(tensor.device)))
 
     @property
     def homes(self) -> tuple[Party, ...]:

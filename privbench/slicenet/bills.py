@@ -31,7 +31,7 @@ def bills_of(
         shape: of a sample.
         steps: of the whole training; centralized training spreads the upload of records over them.
     """
-    stages = graph.stages
+    stages = [stage for stage in graph.stages if stage.sort != "loss"]
     tail = 3 * sum(stage.flops for stage in graph.placed("tail"))
     body = sum(vertex.flops for vertex in problem.vertices)
     work = _work(problem, stages, body + problem.owner_flops)

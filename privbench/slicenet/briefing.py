@@ -80,7 +80,7 @@ class Public:
     def graph(self) -> Graph:
         """Of a network with the values of its constructor."""
         module: nn.Module = self.topology.net.module().to(self.dtype).train()
-        return trace(module, self.shape, self.stem)
+        return trace(module, self.shape, self.stem, self.topology.labels)
 
 
 @dataclass(frozen=True, eq=False)

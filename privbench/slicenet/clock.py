@@ -72,9 +72,10 @@ def timed(
 ) -> Timing:
     """The time that one step takes, when everybody begins as soon as possible (ours).
 
-    Owners run the stem; blocks go forward along the flows, each to each device that needs it;
-    owners run the tail; gradients go back along the same flows; stem and tail gradients go to the
-    coordinator, and the new stem and tail to the owners of the next batch (as many as of this one).
+    Owners run the stem; blocks go forward along the flows, each to each device that needs it (labels
+    to whoever computes the loss, where that is a host); owners run the tail; gradients go back along
+    the same flows; stem and tail gradients go to the coordinator, and the new stem and tail to the
+    owners of the next batch (as many as of this one).
     A device computes one thing at a time, a line carries one transfer at a time (``Queues``). Among
     what is ready, vertices go in forward order, and in reverse order on the way back: list
     scheduling (R. L. Graham: Bounds on Multiprocessing Timing Anomalies, 1969,

@@ -255,7 +255,7 @@ class LayerWork(ChannelWork):
 
 def work_of(skeleton: Skeleton, stage: Stage, pieces: Sequence[Slice]) -> Work:
     """A device's part of a stage."""
-    if stage.sort == "whole":
+    if stage.sort in ("whole", "loss"):
         return WholeWork(stage, pieces, skeleton)
     return LayerWork(stage, pieces) if stage.sort == "layer" else ChannelWork(stage, pieces)
 

@@ -171,6 +171,11 @@ class Owner:
         with self._lent("stem"):
             self._stem = self._graph.run(stages, {"": self._batch.x}, noise, rows=self._rows)
 
+    @property
+    def labels(self) -> Int64[Tensor, " n"]:
+        """Of its rows of this step."""
+        return self._batch.y if self._batch.y is not None else torch.empty(0, dtype=torch.int64)
+
     def value(self, layer: str) -> Tensor:
         """Output of a layer of the stem."""
         return self._stem[layer].detach()
@@ -202,8 +207,7 @@ class Owner:
         with self._lent("tail"):
             values = self._graph.run(stages, fed, noise, rows=self._rows)
             logits = self._graph.result(values, noise, rows=self._rows)
-            labels = self._batch.y if self._batch.y is not None else torch.empty(0)
-            loss = self._loss(logits, labels) * (len(self._rows) / batch)
+            loss = self._loss(logits, self.labels) * (len(self._rows) / batch)
         self.loss = float(loss.detach())
         found = self._gradients("tail", [loss], None, list(fed.values()))
         for name, slope in zip(fed, found, strict=True):

@@ -16,14 +16,14 @@ from privbench.slicenet.graph import Graph, held_by, parameters_of
 from privbench.slicenet.links import OWNER
 from privbench.slicenet.noise import Noise, seeded
 from privbench.slicenet.owners import of_rows, plain, rerun
-from privbench.slicenet.passes import Back, Pass, forward, part_of, partial_sum, replaced
+from privbench.slicenet.passes import Back, Pass, forward, part_of, replaced, stays, sum_of
 from privbench.slicenet.router import CO_HOSTS, CrowdRouter
 from privbench.wire.router import EVERYONE
 from privbench.wire.wire import Wire
 
 COORDINATOR: Party = "coordinator"
 RELEASER: Party = "releaser"
-_WATCHED = ("activation", "partial_sum", "gradient", "stem_gradient", "tail_gradient")
+_WATCHED = ("activation", "partial_sum", "gradient", "stem_gradient", "tail_gradient", "labels")
 
 
 class Simulated:
@@ -89,10 +89,21 @@ class Simulated:
             if any(self._wire.wants(number, kind) for kind in _WATCHED):
                 return self._watched(batch)
             with self._noise.at():
-                loss = self._mean(self._module(batch.x), batch.y)
+                loss = self._mean(self._module(batch.x), self._heard_labels(batch.y))
             loss.backward()
             self._count_unseen(batch.x.element_size())
             return loss.detach()
+
+    def _heard_labels(self, labels: Tensor | None) -> Tensor | None:
+        """The labels as they are known where the loss is computed."""
+        if labels is None or self._links.scorer is None:
+            return labels
+        if not self._wire.wants(self._step, "labels"):
+            self._wire.count("labels", self._router.tally.labels(self._router.rows))
+            return labels
+        where, layer = (EVERYONE, EVERYONE, "labels"), self._links.last
+        message = Message(self._step, "train", *where, layer, None, labels, self._rows)
+        return self._wire.send(message).payload.to(labels)
 
     def _mean(self, logits: Tensor, labels: Tensor | None) -> Tensor:
         """The step's loss; a replica, which has some rows of the batch alone, takes its part of it."""
@@ -151,7 +162,7 @@ class Simulated:
         done, values = self._forward(batch.x)
         ends = [values[name] for name in self._graph.result.sources]
         logits = self._graph.result(values)
-        loss = self._mean(logits, batch.y)
+        loss = self._mean(logits, self._heard_labels(batch.y))
         slopes = torch.autograd.grad(loss, ends)
         self._backward(done, values, dict(zip(self._graph.result.sources, slopes, strict=True)))
         self._wire.get_back()
@@ -185,10 +196,10 @@ class Simulated:
         whole = ran.mapped.detach().clone()
         changed = False
         for each in sums:
-            total = self._sum(ran, each.reducer, each.units)
+            total = sum_of(self._links, ran, each.reducer, each.units)
             altered = False
             for host in each.others:
-                part = self._sum(ran, host, each.units)
+                part = sum_of(self._links, ran, host, each.units)
                 sent = self._message("partial_sum", name, part, host, each.reducer, each.units)
                 got = self._wire.send(sent)
                 altered = altered or got.payload is not part
@@ -215,7 +226,7 @@ class Simulated:
             gradient = sum(parts[1:], parts[0])
             if name in self._travelling:
                 gradient, arrived[name] = self._returned(ran, gradient, flows[name])
-            elif beside := [b.flows[name] for r, b in flows[name] if _leaves(ran, r)]:
+            elif beside := [b.flows[name] for r, b in flows[name] if stays(ran, r)]:
                 arrived[name] = sum(beside[1:], beside[0])
             back = self._to_hosts(ran, ran.backward(gradient))
             deltas[name] = back.delta
@@ -383,17 +394,6 @@ class Simulated:
         held = tuple(range(payload.shape[1])) if units is None else units
         ends = (sender, receiver)
         return Message(self._step, "train", *ends, kind, layer, held, payload, self._rows)
-
-    def _sum(self, ran: Pass, host: Party, units: tuple[int, ...]) -> Tensor:
-        """What a host's tiles add to one block."""
-        (opened,) = ran.opened
-        hosted = self._links.hosted(host, ran.stage.layer.name)
-        return partial_sum(ran.stage, opened, [piece for piece in hosted if piece.units == units])
-
-
-def _leaves(made: Pass, needed: Pass) -> bool:
-    """Does a value go from the stem to the tail, without leaving its owner?"""
-    return (made.stage.layer.place, needed.stage.layer.place) == ("stem", "tail")
 
 
 def _size(tensor: Tensor) -> int:

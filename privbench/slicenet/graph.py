@@ -62,8 +62,8 @@ class Stage:
 
     Args:
         layer: its public description.
-        sort: ``layer`` (linear or convolution), ``join`` (channel by channel, of one or more values)
-            or ``whole``.
+        sort: ``layer`` (linear or convolution), ``join`` (channel by channel, of one or more values),
+            ``whole``, or ``loss`` (it gives on the network's answer to where labels are known).
         operands: what it works on.
         core: from operands to the stage's map.
         module: the linear layer or convolution; None = another sort.
@@ -92,7 +92,7 @@ class Stage:
     @property
     def border(self) -> int:
         """Channels that cannot be parted: of a norm's group; all of them where nothing can be split."""
-        if self.sort == "whole":
+        if self.sort in ("whole", "loss"):
             return self.layer.channels
         return min(self.layer.channels, lcm(1, self.closing.border(self.layer.channels)))
 

@@ -54,6 +54,8 @@ class Links:
     - The owner of a row makes all stem channels, and needs all channels that the tail works on.
     - Where the weights of a block are spread by their columns, each host sends a partial sum to the
       block's reducer, and gets the gradient of the sum back.
+    - Where the last layer is hosted (it gives on the network's answer and is never cut), owners send
+      its host the labels of their rows.
 
     Nothing goes from a party to itself.
 
@@ -98,6 +100,13 @@ class Links:
             for name, parts in self._makers.items()
         }
         self._sums = {name: _added_up(pieces) for name, pieces in self._slices.items()}
+        self.last = layers[-1].name if layers else ""
+
+    @property
+    def scorer(self) -> Party | None:
+        """Who computes the loss, and so is sent labels: the host of the last layer; None = owners do."""
+        pieces = self._slices.get(self.last, ())
+        return pieces[0].party if pieces else None
 
     @property
     def travelling(self) -> tuple[Layer, ...]:

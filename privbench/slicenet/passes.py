@@ -142,6 +142,18 @@ def part_of(
     return added(source, parts)
 
 
+def stays(made: Pass, needed: Pass) -> bool:
+    """Does a value go from the stem to the tail, without leaving its owner?"""
+    return (made.stage.layer.place, needed.stage.layer.place) == ("stem", "tail")
+
+
+def sum_of(links: Links, ran: Pass, host: Party, units: tuple[int, ...]) -> Tensor:
+    """What a host's tiles add to one block of a stage's map."""
+    (opened,) = ran.opened
+    hosted = links.hosted(host, ran.stage.layer.name)
+    return partial_sum(ran.stage, opened, [piece for piece in hosted if piece.units == units])
+
+
 def added(source: str, parts: Sequence[tuple[Tensor, Sequence[Slice]]]) -> Tensor:
     """Parts of the gradient of a source, each on those channels alone that its tiles work on.
 

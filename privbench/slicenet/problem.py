@@ -72,6 +72,8 @@ class Problem:
         owner_flops: of stem and tail on one sample.
         owner_parameters: numbers of stem and tail.
         owner_output: numbers a sample that stem and tail compute.
+        scorer: the vertex that computes the loss: owners send its host their labels; None = they keep
+            them. Labels are no part of the volume.
     """
 
     vertices: tuple[Vertex, ...]
@@ -85,6 +87,7 @@ class Problem:
     owner_flops: float
     owner_parameters: int
     owner_output: int
+    scorer: int | None = None
 
     @property
     def parties(self) -> tuple[Party, ...]:

@@ -17,6 +17,7 @@ from privbench.slicenet.engine import COORDINATOR, RELEASER
 from privbench.slicenet.graph import Graph, parameters_of
 from privbench.slicenet.noise import Noise, seeded
 from privbench.slicenet.schedule import Envelope, Part, Schedule
+from privbench.slicenet.scorer import Scorer
 from privbench.slicenet.skeleton import Order, Skeleton
 from privbench.slicenet.transport import Delivery, Transport
 
@@ -55,6 +56,7 @@ class Program:
             name: Owner(skeleton, public.constants, holdings, loss)
             for name, holdings in private.holdings.items()
         }
+        self._scorer = Scorer(loss) if self.schedule.scorer in here else None
         self._coordinator, self.releaser = _office(public, private, graph, here)
         self._counters(public)
         skeleton.strip()
@@ -109,7 +111,9 @@ class Program:
 
     @property
     def loss(self) -> float:
-        """Its owners' part of the mean loss of the last step's batch."""
+        """Of the mean loss of the last step's batch, what was computed here."""
+        if self.schedule.scorer is not None:
+            return 0.0 if self._scorer is None else self._scorer.loss
         return sum(self._owners[n].loss for n in self.schedule.groups if n in self._owners)
 
     def part(self, part: Part) -> Tensor:
@@ -143,8 +147,23 @@ class Program:
                 host.finish(layer, self._noise)
             self._keep_body(layer)
             self._carry(self.schedule.activations(layer), self._activation, self._got_activation)
+        if self.schedule.scorer is not None:
+            self._score(self.schedule.scorer, self.schedule.last)
+            return
         for owner in present:
             owner.turn(self.schedule.batch, self._noise)
+
+    def _score(self, scorer: Party, layer: str) -> None:
+        """The loss and the gradient of the logits, where a host has gathered these."""
+        if self._scorer is not None:
+            self._scorer.begin(self.schedule.batch)
+            if scorer in self._owners and scorer in self.schedule.groups:
+                self._scorer.hear(self.schedule.groups[scorer], self._owners[scorer].labels)
+        self._carry(self.schedule.labels(), self._labels, self._got_labels)
+        if self._scorer is not None:
+            host, units = self._hosts[scorer], tuple(range(self._layers[layer].channels))
+            slope = self._scorer.slope(host.out(layer, None, units))
+            host.receive_gradient(layer, None, units, slope)
 
     def _backward(self) -> None:
         self._carry(self.schedule.owner_gradients("tail"), self._owned, self._added)
@@ -256,6 +275,13 @@ class Program:
             rows = self.schedule.groups.get(host.name)
             if rows is not None and self.schedule.feeds_tail(layer):
                 self._owners[host.name].receive(described, place, host.out(layer, rows, units))
+
+    def _labels(self, envelope: Envelope) -> Tensor:
+        return self._owners[envelope.sender].labels
+
+    def _got_labels(self, envelope: Envelope, payload: Tensor) -> None:
+        assert self._scorer is not None
+        self._scorer.hear(envelope.rows, payload)
 
     def _partial(self, envelope: Envelope) -> Tensor:
         return self._hosts[envelope.sender].partial(envelope.layer, envelope.units or ())

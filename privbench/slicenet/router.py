@@ -51,6 +51,7 @@ class CrowdRouter(Router):
       (before the operations behind it), to the other hosts of the block.
     - ``stem_weights``, ``tail_weights`` from the coordinator to ``EVERYONE``: to each owner of the
       batch.
+    - ``labels`` from and to ``EVERYONE``: each owner's to whoever computes the loss.
 
     - ``gradient`` of a layer's channels and ``partial_sum`` of a layer, to ``PARTS``: what each host
       sends is derived from what was laid by in the same step; that itself is nobody's message.
@@ -189,6 +190,11 @@ class CrowdRouter(Router):
         elif message.kind in ("stem_weights", "tail_weights"):
             for owner in self._groups:
                 yield _Route(message.sender, owner, None, None)
+        elif message.kind == "labels":
+            scorer = self.links.scorer
+            for owner, (rows, count) in self._groups.items():
+                if scorer is not None and owner != scorer:
+                    yield _Route(owner, scorer, None, rows, count)
         elif message.receiver == CO_HOSTS:
             for each in self.links.sums(message.layer):
                 if each.units == message.units and each.reducer == message.sender:

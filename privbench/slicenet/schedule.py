@@ -24,6 +24,7 @@ class Envelope:
         shape: of its payload.
         from_owner, to_owner: does the party act as an owner of rows, not as a host?
         piece: number of the tile whose tensor it carries; None = none.
+        whole_numbers: does it carry labels? They are 64-bit numbers, whatever the arithmetic.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Envelope:
     from_owner: bool = False
     to_owner: bool = False
     piece: int | None = None
+    whole_numbers: bool = False
 
     def message(self, step: int, payload: Tensor) -> Message:
         """The same with its contents."""
@@ -78,6 +80,7 @@ class Schedule:
         self.topology = topology
         links = Links(topology.layers, topology.slices)
         self._layers = links.layers
+        self.last, self.scorer = links.last, links.scorer
         self._links = {layer.name: tuple(links.links(layer.name)) for layer in links.travelling}
         self._sums = {layer.name: links.sums(layer.name) for layer in topology.layers}
         owned = {place: parameters_of(graph.placed(place)) for place in ("stem", "tail")}
@@ -149,6 +152,19 @@ class Schedule:
     def gradients(self, layer: str) -> list[Envelope]:
         """Gradients of a layer's channels, back along the same links."""
         return list(self._along(layer, "gradient"))
+
+    def labels(self) -> list[Envelope]:
+        """Labels of each owner's rows, to whoever computes the loss; none where owners do."""
+        if self.scorer is None:
+            return []
+        return [
+            Envelope(
+                "labels", owner, self.scorer, self.last, None, rows, (len(rows),), from_owner=True,
+                whole_numbers=True,
+            )
+            for owner, rows in self._groups.items()
+            if owner != self.scorer
+        ]  # fmt: skip
 
     def partial_sums(self, layer: str) -> list[Envelope]:
         """What other hosts of a block add to it, to its reducer."""

@@ -9,6 +9,7 @@ from math import prod
 
 from privbench.contract import HEADER_BYTES, Party
 from privbench.slicenet.links import OWNER, Links
+from privbench.slicenet.places import LABEL_BYTES
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Tally:
     """
 
     def __init__(self, links: Links) -> None:
+        self._scorer = links.scorer
         self._layers = [layer.name for layer in links.travelling]
         self._between: dict[str, Count] = {}
         self._owners: dict[str, Count] = {}
@@ -74,6 +76,13 @@ class Tally:
     def sums(self, name: str, rows: int, element: int) -> int:
         """Bytes of a layer's partial sums, or of the gradients that answer them."""
         return self._sums[name].nbytes(rows, element)
+
+    def labels(self, rows: Mapping[Party, int]) -> int:
+        """Bytes of labels that owners send to whoever computes the loss."""
+        if self._scorer is None:
+            return 0
+        others = [count for owner, count in rows.items() if owner != self._scorer]
+        return sum(others) * LABEL_BYTES + len(others) * HEADER_BYTES
 
     def forward(self, rows: Mapping[Party, int], element: int) -> int:
         """Bytes of all activations of a step; their gradients take as many."""

@@ -64,7 +64,7 @@ def tiles_of(graph: Graph, tiling: str, granularity: int) -> tuple[Tile, ...]:
 def _tiles(stage: Stage, tiling: str, granularity: int) -> Iterator[Tile]:
     channels, name = stage.layer.channels, stage.layer.name
     sources = [_sources(operand) for operand in stage.operands]
-    if stage.sort == "whole":
+    if stage.sort in ("whole", "loss"):
         yield Tile(name, tuple(range(channels)), None, None, _all(stage), whole=True)
     elif stage.sort == "join":
         for units in _blocks(range(channels), granularity, stage.border):

@@ -17,7 +17,6 @@ from privbench.contract import Layer, traced
 from privbench.errors import UsageError
 from privbench.slicenet.graph import Graph, Operand, Stage, Strand
 from privbench.slicenet.ops import (
-    BATCH_NORMS,
     Call,
     Piece,
     call_of,
@@ -26,10 +25,18 @@ from privbench.slicenet.ops import (
     region_of,
     works_in_place,
 )
+from privbench.slicenet.places import (
+    Drawn,
+    check_batch_norm,
+    check_labels,
+    check_places,
+    loss_stage,
+    places_of,
+)
 from privbench.slicenet.regions import Facts, Region, facts_of, regions_of
 
 
-def trace(module: nn.Module, shape: Sequence[int], stem: int = 1) -> Graph:
+def trace(module: nn.Module, shape: Sequence[int], stem: int = 1, labels: str = "tail") -> Graph:
     """The stages that a network consists of.
 
     Linear layers and convolutions are stages, with the per-channel operations behind them that
@@ -42,14 +49,17 @@ def trace(module: nn.Module, shape: Sequence[int], stem: int = 1) -> Graph:
         module: with initialised weights, on any device; it is not changed.
         shape: of one sample.
         stem: layers, from the first, that owners run on their own samples.
+        labels: one of ``LABELS``; but for ``tail`` the last layer is of the body, and a stage without
+            tensors behind it gives on the answer to where the loss is computed.
 
     Raises:
         UsageError: it cannot be traced, works in place on what is needed later, has no layer between
-            stem and tail, needs samples behind the stem, or has batch norm in stem or tail; or
-            ``stem`` is not at least 1.
+            stem and tail, needs samples behind the stem, or has batch norm in stem or tail; ``stem`` is
+            not at least 1; or ``labels`` is unknown.
     """
     if stem < 1:
         raise UsageError(f"stem={stem}; expected at least 1: samples must not leave their owners")
+    check_labels(labels)
     recorded = traced(module)
     recorded.graph.eliminate_dead_code()
     weight = next(module.parameters(), torch.zeros(()))
@@ -60,10 +70,10 @@ def trace(module: nn.Module, shape: Sequence[int], stem: int = 1) -> Graph:
     regions = regions_of(recorded, facts)
     trained = [number for number, region in enumerate(regions) if draft.holds(region)]
     for number, region in enumerate(regions):
-        if trained and number > trained[-1] and draft.behind(region):
-            continue
-        draft.add(region)
-    graph = draft.graph(stem)
+        last = labels == "tail" and bool(trained) and number > trained[-1]
+        if not (last and draft.behind(region)):
+            draft.add(region)
+    graph = draft.graph(stem, labels)
     _check_same(module, graph, sample)
     return graph
 
@@ -274,18 +284,31 @@ class _Draft:
                 found |= {f"{node.target}.{name}": None for name in module.state_dict()}
         return [name for name in found if name in self._state]
 
-    def graph(self, stem: int) -> Graph:
+    def graph(self, stem: int, labels: str) -> Graph:
         """All of it, with a place for each stage."""
         (output,) = (node for node in self._recorded.graph.nodes if node.op == "output")
         if len(output.all_input_nodes) != 1 or output.args[0] is not output.all_input_nodes[0]:
             raise UsageError("the network gives more than one value; expected one (rows, classes)")
-        result = self._views[output.all_input_nodes[0]]
-        places = _places(list(self._stages.values()), stem)
+        (node,) = output.all_input_nodes
+        result = self._views[node]
+        drawn = [
+            Drawn(s.name, s.sort, tuple(name for o in s.operands for name in o.sources))
+            for s in self._stages.values()
+        ]
+        places = places_of(drawn, stem, labels)
         stages = tuple(
             self._finished(stage, place)
             for stage, place in zip(self._stages.values(), places, strict=True)
         )
-        _check_places(stages, result)
+        if labels != "tail":
+            last = loss_stage(
+                result, cast(tuple[int, ...], self._facts[node].shape), stages, labels
+            )
+            stages, result = (
+                (*stages, last),
+                Operand((Strand(last.layer.name, last.layer.channels),)),
+            )
+        check_places(stages, result)
         return Graph(stages, result, self._recorded)
 
     def _finished(self, stage: _Open, place: str) -> Stage:
@@ -300,7 +323,7 @@ class _Draft:
             inputs=tuple(name for name in inputs if name),
             map_shape=stage.map_shape,
         )
-        _check_batch_norm(described, stage.closing, place)
+        check_batch_norm(described, stage.closing, place)
         return Stage(
             described, stage.sort, stage.operands, stage.core, stage.module, stage.closing,
             stage.map_shape, stage.flops, {name: self._state[name] for name in stage.tensors},
@@ -311,54 +334,6 @@ def _reshapes(recorded: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return type(recorded.get_submodule(str(node.target))) is nn.Flatten
     return node.target in ("flatten", "view", "reshape", torch.flatten)
-
-
-def _places(stages: list[_Open], stem: int) -> list[str]:
-    """Stem: the first layers and what depends on them alone; tail: the last layer and all behind it."""
-    core = [number for number, stage in enumerate(stages) if stage.sort != "join"]
-    if len(core) < stem + 2:
-        raise UsageError(
-            f"with regime.stem={stem} it needs at least {stem + 2} layers (stem, body, tail), or modules "
-            f"that are taken whole, and this one has {len(core)}; choose a deeper model, for example "
-            "model.widths=[64,128,64,32,10], or regime=centralized"
-        )
-    last, end = core[-1], core[stem - 1] + 1
-    early = {stage.name for stage in stages[:end]}
-    while end < core[stem] and set(_sources(stages[end])) <= early | {""}:
-        early.add(stages[end].name)
-        end += 1
-    return ["stem"] * end + ["body"] * (last - end) + ["tail"] * (len(stages) - last)
-
-
-def _sources(stage: _Open) -> list[str]:
-    return [source for operand in stage.operands for source in operand.sources]
-
-
-def _check_places(stages: tuple[Stage, ...], result: Operand) -> None:
-    for number, stage in enumerate(stages):
-        raw = any("" in operand.sources for operand in stage.operands)
-        if raw and stage.layer.place != "stem":
-            deeper = len([s for s in stages[: number + 1] if s.sort != "join"])
-            raise UsageError(
-                f"'{stage.layer.name}' works on the samples themselves, which must not leave their "
-                f"owners; let owners run all layers up to it: regime.stem={deeper}"
-            )
-    tail = {stage.layer.name for stage in stages if stage.layer.place == "tail"}
-    if not set(result.sources) <= tail:
-        raise UsageError(
-            f"the network's answer holds values of {sorted(set(result.sources) - tail)} beside those "
-            "of its last layer; expected all of it to come from there"
-        )
-
-
-def _check_batch_norm(layer: Layer, closing: Piece, place: str) -> None:
-    if place == "body" or not any(isinstance(m, BATCH_NORMS) for m in closing.modules()):
-        return
-    raise UsageError(
-        f"batch norm behind '{layer.name}', in the {place}: owners run it on their own rows, so its "
-        "statistics would not be those of the whole batch, and training not that of one machine; use "
-        "group norm there (torch.nn.GroupNorm), or a model without batch norm in its first and last layer"
-    )
 
 
 def _check_same(module: nn.Module, graph: Graph, sample: Tensor) -> None:

@@ -116,7 +116,7 @@ class Gloo(Transport):
         listener: hears what is sent.
         home: rank of the process in which each party lives.
         rank: of this process.
-        dtype: of all payloads.
+        dtype: of all payloads but labels, which have a phase of their own.
         patience: to wait for another process, in seconds.
     """
 
@@ -143,7 +143,8 @@ class Gloo(Transport):
                 outgoing[receiver].append(message.payload.reshape(-1))
             elif message is None and receiver == self._rank:
                 incoming[sender] += prod(envelope.shape)
-        boxes = {r: torch.empty(n, dtype=self._dtype) for r, n in sorted(incoming.items()) if n}
+        dtype = self._type(envelopes)
+        boxes = {r: torch.empty(n, dtype=dtype) for r, n in sorted(incoming.items()) if n}
         under_way = [dist.irecv(box, src=rank) for rank, box in boxes.items()]
         for rank, flat in sorted(outgoing.items()):
             packed = torch.cat(flat)
@@ -154,6 +155,11 @@ class Gloo(Transport):
             if each is not None:
                 each.wait(timedelta(seconds=patience))
         return self._unpacked(step, envelopes, messages, boxes)
+
+    def _type(self, envelopes: Sequence[Envelope]) -> torch.dtype:
+        """Of all numbers of a phase."""
+        whole = any(envelope.whole_numbers for envelope in envelopes)
+        return torch.int64 if whole else self._dtype
 
     def _unpacked(
         self,
@@ -171,7 +177,7 @@ class Gloo(Transport):
                 rank, size = self._home[envelope.sender], prod(envelope.shape)
                 start = read[rank]
                 read[rank] += size
-                box = boxes.get(rank, torch.empty(0, dtype=self._dtype))
+                box = boxes.get(rank, torch.empty(0, dtype=self._type(envelopes)))
                 payload = box[start : start + size].view(envelope.shape)
             else:
                 payload = message.payload.clone()

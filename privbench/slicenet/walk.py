@@ -7,6 +7,7 @@ import heapq
 import numpy as np
 
 from privbench.errors import PluginError
+from privbench.slicenet.places import LABEL_BYTES
 from privbench.slicenet.problem import Flow, Problem, Slicing
 from privbench.slicenet.queues import Numbers, Queues, Times
 
@@ -77,6 +78,7 @@ class Walk:
         self.back = [np.zeros(len(devices)) for devices in self.edges.receivers]  # gradients ready
         self.made = np.zeros(count)  # when a vertex's output is ready
         self.exit = np.zeros(len(problem.devices))  # when an owner has the last hidden activation
+        self.told = 0.0  # when the labels are where the loss is computed
 
     def run(self) -> None:
         """All of it."""
@@ -97,6 +99,12 @@ class Walk:
             for flow in self.edges.fed:
                 nbytes = count * sum(self.edges.flows[flow].numbers) * self.problem.element
                 self._publish(flow, owner, nbytes, done)
+        if self.problem.scorer is not None:
+            scorer = int(self.hosts[self.problem.scorer])
+            owners = self.owners[self.owners != scorer]
+            nbytes_each = self.rows[owners] * float(LABEL_BYTES)
+            arrived = self.queues.gather(owners, scorer, nbytes_each, self.exit[owners], "labels")
+            self.told = float(arrived.max(initial=0.0))
 
     def _publish(self, flow: int, device: int, nbytes: float, ready: float) -> None:
         """A block goes to each other device that needs it."""
@@ -122,6 +130,8 @@ class Walk:
             start = max(
                 (self.at[f][edges.slots[f][device]] for f in edges.inward[vertex]), default=0
             )
+            if vertex == self.problem.scorer:
+                start = max(start, self.told)
             flops = self.problem.batch * self.problem.vertices[vertex].flops * FORWARD
             done = self.queues.compute(device, flops, float(start))
             self.made[vertex] = done

@@ -11,6 +11,7 @@ import torch
 
 from privbench.contract import HEADER_BYTES, Party
 from privbench.slicenet.links import OWNER, Links
+from privbench.slicenet.places import LABEL_BYTES
 
 BROADCASTS = ("stem_weights", "tail_weights")
 ANSWERS = ("tail_gradient", "stem_gradient")
@@ -75,6 +76,7 @@ def waves(
     sums = {name: _sums(links, name, sum(rows.values()), element) for name in order}
     for name in order:
         found += [_wave("partial_sum", name, sums[name]), _wave("activation", name, there[name])]
+    found.append(_labels(links, rows))
     for name in reversed(order):
         found.append(_wave("gradient", name, there[name] + sums[name]))
     found += [_tensors(kind, rows, owned) for kind in ANSWERS]
@@ -114,6 +116,15 @@ def _tensors(kind: str, rows: Mapping[Party, int], owned: Mapping[str, Sequence[
     for nbytes in owned[place]:
         sizes[nbytes + HEADER_BYTES] += len(rows)
     return _wave(kind, "", sizes)
+
+
+def _labels(links: Links, rows: Mapping[Party, int]) -> Wave:
+    """One message an owner, to whoever computes the loss, where that is a host."""
+    sizes: Counter[int] = Counter()
+    for owner, count in rows.items() if links.scorer is not None else ():
+        if owner != links.scorer:
+            sizes[count * LABEL_BYTES + HEADER_BYTES] += 1
+    return _wave("labels", links.last, sizes)
 
 
 def _sums(links: Links, name: str, rows: int, element: int) -> Counter[int]:

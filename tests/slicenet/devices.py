@@ -65,7 +65,7 @@ def told_to(told: Told) -> tuple[Public, Private, torch.Tensor]:
     module = told.net.module().to(population.train.x.dtype)
     module.load_state_dict(state)
     sample = population.train.x[0]
-    graph = trace(module, sample.shape, told.regime.stem)
+    graph = trace(module, sample.shape, told.regime.stem, told.regime.labels)
     noise = child_rng(told.rng, "noise").initial_seed()
     public = Public.of(topology, told.trained.recipe, graph, noise, sample, told.regime.stem)
     owner_of = torch.zeros(len(population.train), dtype=torch.int64)
