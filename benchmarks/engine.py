@@ -33,7 +33,8 @@ from privbench.slicenet.engine import COORDINATOR, RELEASER, Simulated
 from privbench.slicenet.slicers.greedy import Greedy
 from privbench.slicenet.tiles import slices_of, tiles_of
 from privbench.slicenet.trace import trace
-from privbench.wire.tap import Capture, Recorder
+from privbench.wire.capture import Capture
+from privbench.wire.tap import Recorder
 from privbench.wire.wire import Wire
 
 SHAPE, CLASSES, BATCH = (3, 32, 32), 10, 64

@@ -304,6 +304,7 @@ def circumstances(plan: Plan, opened: Opened | None = None, taken_over: Run | No
         worst_column="infrastructure" if plan.threat.name == "host" else "",
         command=plan.command,
         config=plan.config,
+        recorded=str(plan.capture),
     )
     if opened is None:
         return run

@@ -17,7 +17,7 @@ from privbench.data.source import DataSource
 from privbench.regimes.base import Regime
 from privbench.report.report import Names
 from privbench.store import digest_of_rooms, digest_of_source, fingerprint
-from privbench.wire.tap import Capture
+from privbench.wire.capture import Capture
 
 COVERED = ("privbench.", "torch.")  # by the digests of rooms, and by torch's version
 TRAINING_ROOMS = ("contract", "wire", "data", "models", "slicenet", "regimes")

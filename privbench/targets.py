@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from privbench.contract import Net, Samples, Topology, child_rng
 from privbench.data.splits import Opened
@@ -17,6 +18,7 @@ from privbench.report.report import Target
 from privbench.scoring.rates import clopper_pearson
 from privbench.store import Store
 from privbench.wire import codec
+from privbench.wire.capture import drawn_members
 from privbench.wire.tap import Recorder
 from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
@@ -51,19 +53,31 @@ def _make(plan: Plan, opened: Opened, folder: Path) -> None:
     check_fits(plan.model, people.train.x.shape[1:], people.classes)
     (folder / "transcript").mkdir()
     rng = torch.Generator().manual_seed(plan.seed)
-    tap = Recorder(folder / "transcript", plan.capture)
+    tap = _recorder(plan, opened, folder / "transcript")
     actor = plan.attack.actor() if plan.attack.actor else None
     wire = Wire((tap,), plan.defenses, actor, child_rng(rng, "wire"))
     started = time.perf_counter()
     trained = plan.regime.train(plan.model, people, wire, rng, plan.device)
     seconds = time.perf_counter() - started
     tap.close()
+    opened.truth.shuffle(tap.orders)
     opened.truth.save(folder / "truth")
     quality = _quality(trained, opened, plan.device, seconds)
     parts = (trained.net, trained.recipe, trained.trainer, trained.topology)
     costs = (trained.bytes_per_sample, trained.flops_per_sample, trained.privacy)
     curve = (trained.losses, trained.passes)
     codec.save(((*parts, *costs, *curve), quality), folder / "trained")
+
+
+def _recorder(plan: Plan, opened: Opened, folder: Path) -> Recorder:
+    """Keeps what the capture policy says; who was drawn is the truth's to know, not the recording's."""
+    truth, count = opened.truth, plan.capture.samples
+    members = drawn_members(count, len(truth.train), plan.seed)
+
+    def chosen(step: int) -> Tensor:
+        return torch.isin(truth.batch(step), members).to(torch.int64)
+
+    return Recorder(folder, plan.capture, seed=plan.seed, chosen=chosen)
 
 
 def _quality(

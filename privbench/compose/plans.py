@@ -97,7 +97,7 @@ def _told(plain: Mapping[str, Any], given: Given) -> str:
 
 
 def _capture(plain: Mapping[str, Any]) -> dict[str, Any]:
-    return {"_target_": "privbench.wire.tap.Capture", **plain["capture"]}
+    return {"_target_": "privbench.wire.capture.Capture", **plain["capture"]}
 
 
 def threats() -> Mapping[str, Threat]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,16 @@ class Truth:
                 f"expected 0 to {len(self.train) - 1}"
             )
         self._batches[step] = positions.to(torch.int64).clone()
+        self._index = None
+
+    def batch(self, step: int) -> Int64[Tensor, " rows"]:
+        """Positions in ``train`` of the records behind the rows of a step that was noted."""
+        return self._batches[step]
+
+    def shuffle(self, orders: Mapping[int, Int64[Tensor, " rows"]]) -> None:
+        """Row i of a step is from now on what row ``orders[step][i]`` was."""
+        for step, order in orders.items():
+            self._batches[step] = self._batches[step][order]
         self._index = None
 
     def deal(self, shares: Sequence[Int64[Tensor, " share"]]) -> None:

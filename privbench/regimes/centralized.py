@@ -71,7 +71,7 @@ class Centralized(Regime):
             population.note(step.number, step.positions)
             wire.begin(step.number, torch.zeros_like(step.positions))
             _send_new(wire, step.number, step.positions, population.train, crossed)
-            if wire.wants(step.number, "slice_weights"):
+            if wire.watches(step.number):
                 wire.hold(step.number, training.learner.state())
             visits += len(step.positions)
         else:

@@ -161,7 +161,7 @@ class OverWire(Exchange):
         self._rows = list(torch.arange(int(sizes.sum())).split(sizes.tolist()))
         self._population.note(number, torch.cat(used))
         self._wire.begin(number, torch.repeat_interleave(torch.arange(len(used)), sizes))
-        if self._wire.wants(number, "slice_weights"):
+        if self._wire.watches(number):
             self._wire.hold(number, state)
         self.visits += sum(len(batch) for each in work for batch in each.batches)
 

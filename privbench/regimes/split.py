@@ -84,7 +84,7 @@ class Split(Regime):
         for step in training:
             population.note(step.number, step.positions)
             wire.begin(step.number, torch.zeros_like(step.positions))
-            if wire.wants(step.number, "slice_weights"):
+            if wire.watches(step.number):
                 wire.hold(step.number, training.learner.state())
             cut.begin(step.number, graph)
             visits += len(step.positions)

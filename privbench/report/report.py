@@ -100,6 +100,7 @@ class Run:
     config: str = ""
     notices: tuple[str, ...] = ()  # about the data
     warnings: tuple[str, ...] = ()  # what makes the numbers worth less than they look
+    recorded: str = ""  # the capture policy
 
 
 @dataclass(frozen=True)

@@ -153,16 +153,25 @@ class Step:
 
     def __init__(self, bare: Bare, links: Links, kept: Kept) -> None:
         self._bare, self._links, self._state = bare, links, kept.state
+        floats = (t.dtype for t in kept.state.values() if t.is_floating_point())
+        self._dtype = next(floats, torch.float32)
         self._values: dict[str, Tensor] = {}
         self._maps: dict[str, Tensor] = {}
         self._flows: dict[tuple[str, str], Tensor] = {}
         for message in kept.messages:
             if message.kind == "activation":
-                self._values[message.layer] = message.payload
+                self._values[message.layer] = self._whole(message.payload)
             elif message.kind == "gradient" and message.receiver == MAP:
-                self._maps[message.layer] = message.payload
+                self._maps[message.layer] = self._whole(message.payload)
             elif message.kind == "gradient" and message.receiver == FLOW:
-                self._flows[message.sender, message.layer] = message.payload
+                self._flows[message.sender, message.layer] = self._whole(message.payload)
+
+        laid = (m for m in kept.messages if m.kind in ("activation", "gradient"))
+        self.half = self._dtype.itemsize > 2 and any(m.payload.element_size() == 2 for m in laid)
+
+    def _whole(self, payload: Tensor) -> Tensor:
+        """In the numbers that the network computes with, whatever the recording keeps."""
+        return payload.to(self._dtype)
 
     def gradient(self, source: str, party: Party) -> Tensor:
         """A host's part of the gradient of a layer, ``(n, channels, ...)``."""

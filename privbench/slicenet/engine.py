@@ -119,7 +119,7 @@ class Simulated:
         if number == 0:
             self._move_slices(to_hosts=True)
         self._hand_over()
-        if self._wire.wants(number, "slice_weights"):
+        if self._wire.watches(number):
             self._wire.hold(number, self._module.state_dict())
         for place in ("stem", "tail") if len(owners) else ():
             for name in self._owned[place]:

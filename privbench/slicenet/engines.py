@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from privbench.contract import KINDS, Party, Recipe, Samples, Topology
@@ -20,10 +20,11 @@ from privbench.slicenet.distributed import Orders, save_private
 from privbench.slicenet.engine import COORDINATOR, RELEASER
 from privbench.slicenet.graph import Graph
 from privbench.slicenet.launching import await_others, launch
-from privbench.slicenet.recording import Heard, merged
+from privbench.slicenet.recording import IN_FORCE, Heard, merged
 from privbench.wire import codec
+from privbench.wire.capture import Capture
 from privbench.wire.router import Direct
-from privbench.wire.tap import Capture, Recorder
+from privbench.wire.tap import Recorder
 from privbench.wire.wire import Wire
 
 PRIVATE = ("private-*", "orders", "store", "step-*", "done-*", "process-*")
@@ -185,8 +186,8 @@ class Distributed(Engine):
             sizes=torch.tensor([len(positions) for positions in job.batches]),
             owner_of=job.owner_of,
             kept={
-                k: torch.tensor([job.wire.wants(step, k) for step in steps], dtype=torch.bool)
-                for k in KINDS
+                **{k: _flags(job.wire.wants(step, k) for step in steps) for k in KINDS},
+                IN_FORCE: _flags(job.wire.watches(step) for step in steps),
             },
             threads=torch.get_num_threads(),
             patience=float(self.patience),
@@ -204,6 +205,10 @@ class Distributed(Engine):
                 state = {n: t.detach().clone() for n, t in job.module.state_dict().items()}
             private = Private(tuple(group), holdings, state)
             save_private(private, folder / f"private-{rank}")
+
+
+def _flags(found: Iterable[bool]) -> Bool[Tensor, " steps"]:
+    return torch.tensor(list(found), dtype=torch.bool)
 
 
 def _heard(folder: Path, world: int) -> Iterator[Heard]:

@@ -17,6 +17,9 @@ from privbench.wire import codec
 
 LENGTH = 8  # bytes before each frame that say how long it is
 
+IN_FORCE = "in_force"
+"""What parties hold in a step, among the kinds of message that somebody keeps."""
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -44,7 +47,8 @@ class Log:
 
     Args:
         path: of its file.
-        kept: for each kind of message, the steps (a flag each) whose messages somebody keeps.
+        kept: for each kind of message, and for what parties hold (``IN_FORCE``), a flag a step: does
+            somebody keep it?
     """
 
     def __init__(self, path: Path, kept: Mapping[str, Tensor]) -> None:
@@ -65,7 +69,7 @@ class Log:
 
     def wants(self, step: int) -> bool:
         """Does somebody keep the weights in force?"""
-        return self._keeps(step, "slice_weights")
+        return self._keeps(step, IN_FORCE)
 
     def hold(self, step: int, parts: Sequence[tuple[Part, Tensor]]) -> None:
         """Keep them."""

@@ -30,6 +30,7 @@ class ReplicaRouter(Router):
         self._replica_of = replica_of_owners(topology)
         self._owners: Int64[Tensor, " rows"] | None = None
         self._rows: list[Int64[Tensor, " n"]] = []
+        self._some: tuple[Tensor, Tensor, Tensor] | None = None
         self._local: list[Int64[Tensor, " n"]] = []
 
     def begin(self, step: int, owners: Int64[Tensor, " rows"]) -> None:
@@ -46,9 +47,18 @@ class ReplicaRouter(Router):
                 yield message
             return
         for number, part in self._along(message):
-            for each in part[0].cut(part[1], self._local[number], seat):
-                rows = self._rows[number][each.rows] if len(each.rows) else each.rows
-                yield replace(each, rows=rows)
+            local, rows = self._local[number], self._rows[number]
+            if part[1] is not message and len(message.rows) < len(rows):  # others are not recorded
+                local, rows = self._recorded(message, owners), message.rows
+            for each in part[0].cut(part[1], local, seat):
+                yield replace(each, rows=rows[each.rows] if len(each.rows) else each.rows)
+
+    def _recorded(self, message: Message, owners: Int64[Tensor, " rows"]) -> Int64[Tensor, " n"]:
+        """Owners of a message's rows; one tensor for all messages that hold the same rows."""
+        last = self._some
+        if last is None or last[0] is not owners or not torch.equal(last[1], message.rows):
+            last = self._some = owners, message.rows, owners[message.rows]
+        return last[2]
 
     def nbytes(self, message: Message) -> int:
         """Bytes of all of them on the wire, headers included."""

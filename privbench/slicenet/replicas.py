@@ -153,7 +153,7 @@ class Replicated:
         if number == 0:
             for place, copy in enumerate(self._copies):
                 copy.move(to_hosts=True, owned=place == 0)
-        if self._wire.wants(number, "slice_weights"):
+        if self._wire.watches(number):
             self._wire.hold(number, self._state())
         self._broadcast(number, len(owners.unique()))
         learning = [copy for copy in self._copies if len(copy.rows)]

@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from privbench.contract import HEADER_BYTES, Message, Party, Seat, Topology
+from privbench.contract import HEADER_BYTES, ROW_KINDS, Message, Party, Seat, Topology
 from privbench.errors import StorageError
 from privbench.slicenet.derive import FLOW, MAP, PARTS, Bare, Step
 from privbench.slicenet.links import OWNER, Link, Links
 from privbench.slicenet.tally import Tally
+from privbench.wire.capture import halved
 from privbench.wire.router import EVERYONE, Kept, Router
 
 CO_HOSTS = "*sum"
@@ -69,6 +70,7 @@ class CrowdRouter(Router):
         self._kept: Callable[[int], Kept] | None = None
         self._bare = Bare(topology.net, topology.layers)
         self._last: tuple[int, Step] | None = None
+        self._first: tuple[Tensor, Tensor] | None = None
 
     def reads(self, kept: Callable[[int], Kept]) -> None:
         """Derive what was not recorded."""
@@ -93,7 +95,7 @@ class CrowdRouter(Router):
         self, message: Message, owners: Int64[Tensor, " rows"], seat: Seat
     ) -> Iterable[Message]:
         """The messages that a seat sees of this one."""
-        self.begin(message.step, owners)
+        self.begin(message.step, self._of_rows(message, owners))
         near = (
             None if seat.everything else {*seat.parties, *(p for ends in seat.links for p in ends)}
         )
@@ -104,6 +106,15 @@ class CrowdRouter(Router):
             return ()
         routes = self._routes(message, near)
         return _cut(message, [r for r in routes if seat.sees(r.sender, r.receiver)])
+
+    def _of_rows(self, message: Message, owners: Int64[Tensor, " rows"]) -> Int64[Tensor, " rows"]:
+        """Owners of a whole message's rows: the first of the step, where others were not recorded."""
+        count = len(message.rows)
+        if message.kind not in ROW_KINDS or "*" not in message.receiver or count == len(owners):
+            return owners
+        if self._first is None or self._first[0] is not owners or len(self._first[1]) != count:
+            self._first = owners, owners[:count]
+        return self._first[1]
 
     def _gradients(
         self, message: Message, seat: Seat, near: Collection[Party] | None
@@ -118,7 +129,7 @@ class CrowdRouter(Router):
             if routes:
                 part = self._step(message.step).gradient(message.layer, party)
                 units = tuple(range(part.shape[1]))
-                yield from _cut(replace(message, units=units, payload=part), routes)
+                yield from _cut(self._derived(message, units, part), routes)
 
     def _sums(
         self, message: Message, seat: Seat, near: Collection[Party] | None
@@ -129,7 +140,12 @@ class CrowdRouter(Router):
                 if seat.sees(host, each.reducer):
                     part = self._step(message.step).partial_sum(message.layer, host, each.units)
                     route = _Route(host, each.reducer, None, None)
-                    yield from _cut(replace(message, units=each.units, payload=part), [route])
+                    yield from _cut(self._derived(message, each.units, part), [route])
+
+    def _derived(self, message: Message, units: tuple[int, ...], payload: Tensor) -> Message:
+        """In 16 bits where the recording keeps what it is derived from in 16 bits."""
+        found = replace(message, units=units, payload=payload)
+        return halved(found) if self._step(message.step).half else found
 
     def _step(self, number: int) -> Step:
         """What a step's messages are derived from; built anew for another step."""

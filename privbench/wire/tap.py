@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from jaxtyping import Int64
 from torch import Tensor
 
-from privbench.contract import ROW_KINDS, Message, Topology
-from privbench.errors import UsageError
+from privbench.contract import Message, Topology, no_rows
 from privbench.wire import codec
-from privbench.wire.router import Router
+from privbench.wire.capture import Capture, Policy, halved, renumbered
+from privbench.wire.router import Direct, Router
 
 OWNED, STATE, LENT = "owners-", "state-", "lent-"
 """Beginnings of the names of files that hold owners, parameters of seats, and parameters of none."""
@@ -24,34 +24,8 @@ OWNED, STATE, LENT = "owners-", "state-", "lent-"
 OWNERS = 1000  # steps whose owners go into one file
 WAITING = 4  # files
 
-
-@dataclass(frozen=True, kw_only=True)
-class Capture:
-    """What a recording keeps.
-
-    Messages with rows are kept at every ``every``-th step. Parameter tensors (updates, stem
-    gradients, broadcasts, and the weights in force) are large: they are kept at the first ``first``
-    steps and at those of the last epoch.
-    """
-
-    every: int = 1  # steps between recorded ones
-    first: int = 8  # steps, from the start, whose parameter tensors are kept
-    last: bool = True  # keep those of the last epoch too
-
-    def __post_init__(self) -> None:
-        for name, least in (("every", 1), ("first", 0)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise UsageError(
-                    f"capture.{name}={value}; expected a whole number, at least {least}"
-                )
-
-    def keeps(self, step: int, kind: str, topology: Topology) -> bool:
-        """Is a message of this kind kept at this step?"""
-        if kind in ROW_KINDS:
-            return step % self.every == 0
-        late = self.last and step >= topology.steps - topology.steps_per_epoch
-        return step < self.first or late
+Chosen = Callable[[int], Int64[Tensor, " rows"]]
+"""For a step that has begun: 1 for each row that is to be kept, else 0."""
 
 
 class Tap(ABC):
@@ -61,7 +35,7 @@ class Tap(ABC):
     parameters in force (see ``Wire.derives``).
     """
 
-    derives: ClassVar[bool] = False
+    derives: bool = False
 
     @abstractmethod
     def open(self, topology: Topology, router: Router) -> None:
@@ -82,6 +56,10 @@ class Tap(ABC):
     @abstractmethod
     def hold(self, step: int, state: Mapping[str, Tensor]) -> None:
         """The network's parameters in force during this step."""
+
+    def holds(self, step: int) -> bool:
+        """Would it keep the parameters in force during this step?"""
+        return self.keeps(step, "slice_weights")
 
     def lend(self, step: int, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most need it not
         """Parameters in force, for a tap that derives: live, and its own until ``give_back``."""
@@ -104,15 +82,27 @@ class Recorder(Tap):
         folder: an empty folder of its own.
         capture: what is kept.
         chunk_bytes: a chunk is written when it holds this much.
+        seed: of what the capture policy draws.
+        chosen: which rows are kept, where the policy keeps some members alone.
     """
 
-    derives: ClassVar[bool] = True
-
-    def __init__(self, folder: Path, capture: Capture, chunk_bytes: int = 8 << 20) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        capture: Capture,
+        chunk_bytes: int = 8 << 20,
+        seed: int = 0,
+        chosen: Chosen | None = None,
+    ) -> None:
         self.folder = folder
         self.capture = capture
         self.chunk_bytes = chunk_bytes
-        self._topology: Topology | None = None
+        self.derives = not capture.links  # who wants a part of the messages wants them as they were
+        self.orders: dict[int, Int64[Tensor, " rows"]] = {}  # of each step's rows, where shuffled
+        self._seed, self._chosen = seed, chosen
+        self._policy: Policy | None = None
+        self._router: Router = Direct()
+        self._step: _Step | None = None
         self._pending: list[Message] = []
         self._size = 0
         self._steps: list[tuple[int, ...]] = []  # of each chunk that is written
@@ -123,39 +113,61 @@ class Recorder(Tap):
         self._disk = _Disk()
 
     def open(self, topology: Topology, router: Router) -> None:
-        """Note who takes part and how whole messages are cut."""
-        self._topology = topology
+        """Note who takes part and how whole messages are cut.
+
+        Raises:
+            UsageError: the capture policy names a link of a party that takes no part.
+        """
+        self._policy, self._router = Policy(self.capture, topology, self._seed), router
         kind = type(router)
         codec.save((topology, f"{kind.__module__}.{kind.__qualname__}"), self.folder / "parties")
 
     def begin(self, step: int, owners: Int64[Tensor, " rows"]) -> None:
-        """Note the owners of a step's rows."""
-        self._owners[str(step)] = owners.clone()
+        """Note the owners of a step's rows, and which of these are kept."""
+        held = owners.clone()
+        self._step = _Step(held)
+        if self._policy is not None and self.capture.samples and self._chosen is not None:
+            chosen = self._chosen(step)
+            order = self._policy.order(step, chosen)
+            self.orders[step], self._owners[str(step)] = order, held[order]
+            self._step = _Step(held, order.argsort(), int(chosen.sum()))
+        else:
+            self._owners[str(step)] = held
         if len(self._owners) == OWNERS:
             self._write_owners()
 
     def keeps(self, step: int, kind: str) -> bool:
         """As the capture policy says."""
-        return self._topology is not None and self.capture.keeps(step, kind, self._topology)
+        return self._policy is not None and self._policy.keeps(step, kind)
+
+    def holds(self, step: int) -> bool:
+        """As the capture policy says, whatever kinds of message it keeps."""
+        return self._policy is not None and self._policy.holds(step)
 
     def take(self, message: Message) -> None:
         """Keep a message, and write a chunk when enough have come together."""
-        if not self.keeps(message.step, message.kind):
+        if self._policy is None or not self.keeps(message.step, message.kind):
             return
-        self._pending.append(message)
-        self._size += message.nbytes
+        step = self._step
+        owners = step.owners if step is not None else no_rows()
+        for each in self._policy.along(message, owners, self._router):
+            kept: Message | None = each
+            if step is not None and step.place is not None:
+                kept = renumbered(each, step.place, step.kept)
+            if kept is not None:
+                self._add(halved(kept) if self.capture.half else kept)
         if self._size >= self.chunk_bytes:
             self._flush()
 
     def hold(self, step: int, state: Mapping[str, Tensor]) -> None:
         """Keep the weights in force where parameter tensors are kept."""
-        if self.keeps(step, "slice_weights"):
+        if self.holds(step):
             self._held = step
             self._keep(f"{STATE}{step}", state)
 
     def lend(self, step: int, state: Mapping[str, Tensor]) -> None:
         """Keep what messages are derived from, unless it is kept for the seats already."""
-        if step != self._held and self.keeps(step, "gradient"):
+        if step != self._held and (self.keeps(step, "gradient") or self.keeps(step, "partial_sum")):
             self._lent = self._disk.does(codec.save, dict(state), self.folder / f"{LENT}{step}")
 
     def give_back(self) -> None:
@@ -175,6 +187,10 @@ class Recorder(Tap):
         self._disk.close()
         codec.save(tuple(self._steps), self.folder / "index")
 
+    def _add(self, message: Message) -> None:
+        self._pending.append(message)
+        self._size += message.nbytes
+
     def _keep(self, name: str, state: Mapping[str, Tensor]) -> None:
         """Write a copy: the optimiser is about to change what it was given."""
         held = {key: tensor.detach().to("cpu", copy=True) for key, tensor in state.items()}
@@ -191,6 +207,21 @@ class Recorder(Tap):
             self._disk.does(codec.save, tuple(self._pending), path)
             self._steps.append(tuple(sorted({message.step for message in self._pending})))
         self._pending, self._size = [], 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """The step that is being recorded.
+
+    Args:
+        owners: of its rows.
+        place: new number of each row; None = they keep theirs.
+        kept: rows whose new number is below it are kept.
+    """
+
+    owners: Int64[Tensor, " rows"]
+    place: Int64[Tensor, " rows"] | None = None
+    kept: int = 0
 
 
 class _Disk:

@@ -61,6 +61,10 @@ class Wire:
             or any(tap.keeps(step, kind) for tap in self.taps)
         )
 
+    def watches(self, step: int) -> bool:
+        """Would any tap keep the parameters in force during this step?"""
+        return any(tap.holds(step) for tap in self.taps)
+
     def derives(self, step: int, kind: str) -> bool:
         """Is such a message kept, and only by taps that can derive it from others of the step?
 

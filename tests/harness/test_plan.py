@@ -18,7 +18,7 @@ from privbench.plan import Plan, canonical
 from privbench.regimes.centralized import Centralized
 from privbench.store import fingerprint
 from privbench.threats.outsider import Api
-from privbench.wire.tap import Capture
+from privbench.wire.capture import Capture
 
 WORDS = ("regime=slicenet", "threat=host", "attack=ridge_decoder")
 

@@ -13,7 +13,8 @@ from privbench.contract import Net, Samples, Spec
 from privbench.data.population import Population
 from privbench.data.truth import Truth
 from privbench.regimes.base import Regime, Trained
-from privbench.wire.tap import Capture, Recorder
+from privbench.wire.capture import Capture
+from privbench.wire.tap import Recorder
 from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
 

@@ -21,8 +21,8 @@ from privbench.scoring.score import Score
 PUBLISHED = (
     "study, row, data, model, regime, defense, threat, column, seat, seats, attack, variant, goal, "
     "metric, value, low, high, over, n, n_negative, blind, blind_name, reliable, by_construction, "
-    "verdict, status, reason, pairs, n_pairs, rows_seen, steps_seen, capture, accuracy, "
-    "bytes_per_sample, flops_per_sample, epsilon, delta, epsilon_covers, shadow_models, queries, "
+    "verdict, status, reason, pairs, n_pairs, rows_seen, steps_seen, capture, recorded, "
+    "accuracy, bytes_per_sample, flops_per_sample, epsilon, delta, epsilon_covers, shadow_models, queries, "
     "sealed, train_seconds, attack_seconds, seed, threads, device, fingerprint"
 )
 """People's scripts read these: a changed name breaks them."""

@@ -17,7 +17,8 @@ from privbench.slicenet.links import OWNER, Link, Links
 from privbench.slicenet.owners import plain
 from privbench.slicenet.router import CrowdRouter
 from privbench.slicenet.trace import trace
-from privbench.wire.tap import Capture, Recorder
+from privbench.wire.capture import Capture
+from privbench.wire.tap import Recorder
 from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
 

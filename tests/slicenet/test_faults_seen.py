@@ -12,7 +12,8 @@ from attacks.reconstruction.ridge_decoder import RidgeDecoder
 from privbench.contract import Net, Public, Seat
 from privbench.threats.crowd import Host
 from privbench.views import Facts, views_of
-from privbench.wire.tap import Capture, Recorder
+from privbench.wire.capture import Capture
+from privbench.wire.tap import Recorder
 from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
 

@@ -16,7 +16,8 @@ from privbench.slicenet.links import OWNER, Links
 from privbench.slicenet.problem import Slicing, volume
 from privbench.slicenet.router import CrowdRouter
 from privbench.slicenet.trace import trace
-from privbench.wire.tap import Capture, Recorder
+from privbench.wire.capture import Capture
+from privbench.wire.tap import Recorder
 from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
 

@@ -24,7 +24,8 @@ from privbench.contract import MessageDefense, Public, Seat
 from privbench.slicenet.replica_lines import ReplicaRouter, parts_of, replica_of_owners
 from privbench.threats.crowd import Host
 from privbench.views import Facts, views_of
-from privbench.wire.tap import Capture, Recorder
+from privbench.wire.capture import Capture
+from privbench.wire.tap import Recorder
 from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
 

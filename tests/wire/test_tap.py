@@ -8,8 +8,9 @@ import torch
 from privbench.contract import Message, Net, Spec, Topology
 from privbench.errors import StorageError
 from privbench.wire import codec
+from privbench.wire.capture import Capture
 from privbench.wire.router import Direct
-from privbench.wire.tap import OWNERS, WAITING, Capture, Recorder
+from privbench.wire.tap import OWNERS, WAITING, Recorder
 from privbench.wire.transcript import Transcript
 
 NET = Net(Spec("privbench.models.mlp.Mlp", {"widths": [2, 2]}))

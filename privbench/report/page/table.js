@@ -129,6 +129,7 @@
     add("note", at("note", row));
     add("goal, metric", [at("goal", row), at("metric", row)].filter(Boolean).join(", "));
     add("saw of the members", at("capture", row));
+    add("recorded", at("recorded", row));
     add("pairs to learn from", at("pairs", row) ? `${at("pairs", row)}${at("n_pairs", row) === null ? "" : ` (${at("n_pairs", row)})`}` : null);
     add("rows, steps seen", at("rows_seen", row) === null ? null : `${at("rows_seen", row)}, ${at("steps_seen", row)}`);
     add("accuracy", at("accuracy", row));

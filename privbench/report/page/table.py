@@ -17,8 +17,8 @@ SHOWN = (
     "study", "row", "data", "model", "regime", "defense", "threat", "column", "seat", "seats",
     "attack", "variant", "goal", "metric", "value", "low", "high", "over", "n", "n_negative",
     "blind", "blind_name", "verdict", "reason", "pairs", "n_pairs", "rows_seen", "steps_seen",
-    "capture", "accuracy", "bytes_per_sample", "epsilon", "epsilon_covers", "seed", "fingerprint",
-    "note", "head", "run",
+    "capture", "recorded", "accuracy", "bytes_per_sample", "epsilon", "epsilon_covers", "seed",
+    "fingerprint", "note", "head", "run",
 )  # fmt: skip
 
 IS_HEAD = f"""
