@@ -118,7 +118,7 @@ def why_not(attack: Attack, seat: Seat, kinds: Sequence[str], encrypted: bool = 
 
 def _why_not(plan: Plan, topology: Topology, opened: Opened, seat: Seat) -> str:
     """Why this seat cannot, the data's part in it included."""
-    kinds = carried(topology.regime, plan.threat.kinds)
+    kinds = carried(topology.regime, plan.threat.kinds, topology.labels)
     reason = why_not(plan.attack, _within(seat, opened), kinds, plan.encrypted)
     if not reason or why_not(plan.attack, seat, kinds, plan.encrypted):
         return reason
@@ -169,7 +169,7 @@ def _instead(plan: Plan, topology: Topology, opened: Opened) -> str:
 
 def _able(plan: Plan, opened: Opened) -> Able:
     def able(threat: Threat, topology: Topology) -> bool:
-        kinds = carried(topology.regime, threat.kinds)
+        kinds = carried(topology.regime, threat.kinds, topology.labels)
         return any(
             not why_not(plan.attack, _within(seat, opened), kinds, plan.encrypted)
             for seat in threat.seats(topology)

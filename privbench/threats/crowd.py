@@ -12,7 +12,7 @@ from privbench.contract import Party, Seat, Threat, Topology
 from privbench.errors import UsageError
 from privbench.threats.knowledge import KNOWN, from_start
 
-TRAFFIC = ("activation", "partial_sum", "gradient", "stem_weights", "tail_weights")
+TRAFFIC = ("activation", "partial_sum", "gradient", "stem_weights", "tail_weights", "labels")
 
 
 def _hosts(topology: Topology) -> tuple[Party, ...]:
@@ -24,12 +24,15 @@ def _knowledge(topology: Topology, parties: Collection[Party]) -> tuple[frozense
     """Grants and pairs of devices that pool what they know.
 
     Owners of samples know the stem. Whoever hosts a layer that the stem feeds therefore knows all
-    weights before what it sees; behind other people's layers only its own samples give pairs.
+    weights before what it sees; behind other people's layers only its own samples give pairs. Where
+    labels are shared, whoever hosts the last layer is sent them.
     """
     hosted = {name for party in parties for name in topology.hosted(party)}
     first = next((layer for layer in topology.layers if layer.name in hosted), None)
     owns = any(party in topology.owners for party in parties)
+    told = topology.labels == "shared" and topology.layers[-1].name in hosted
     grants = KNOWN | {"own_weights"} | ({"own_samples"} if owns else set())
+    grants |= {"labels"} if told else set()
     if first is None or not owns:
         return frozenset(grants), "none"
     fed_by_stem = all(topology.layer(name).place == "stem" for name in first.inputs)

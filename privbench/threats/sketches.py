@@ -102,7 +102,14 @@ SKETCHES: Mapping[str, Sketch] = MappingProxyType(
 """Ours, by name. Of a stranger's regime nothing is known before it has trained."""
 
 
-def carried(regime: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of some kinds that a regime's wire carries; all of them where that is not known."""
+def carried(regime: str, kinds: tuple[str, ...], labels: str = "") -> tuple[str, ...]:
+    """Those of some kinds that a regime's wire carries; all of them where that is not known.
+
+    Args:
+        labels: what becomes of labels in a crowd, as its topology says it.
+    """
     known = SKETCHES.get(regime)
-    return kinds if known is None else tuple(kind for kind in kinds if kind in known.kinds)
+    if known is None:
+        return kinds
+    sent = {*known.kinds, "labels"} if labels == "shared" else set(known.kinds)
+    return tuple(kind for kind in kinds if kind in sent)

@@ -12,6 +12,7 @@ import math
 import torch
 import torch.nn.functional as F
 from parties import Device, Learner, Mail
+from twin_loss import turn
 
 from privbench.contract import Slice, Topology
 
@@ -42,19 +43,32 @@ class Twin:
         self.topology, self.mail = topology, Mail()
         self.names = [layer.name for layer in topology.layers]
         (self.stem,) = [layer.name for layer in topology.layers if layer.place == "stem"]
-        self.tail = self.names[-1]
+        self.tail = self.names[-1]  # where logits meet labels
         self.body = self.names[1:-1]
+        self.labels = topology.labels
+        self.owned = (self.stem, self.tail) if self.labels == "tail" else (self.stem,)
+        self.scorer = next((s.party for s in topology.slices if s.layer == self.tail), None)
         self.channels = {layer.name: layer.channels for layer in topology.layers}
         self.coordinator = Learner(optimizer)
         self.devices = {name: Device(name, optimizer) for name in topology.owners}
-        for layer in (self.stem, self.tail):
+        for layer in self.owned:
             for part in ("weight", "bias"):
                 self.coordinator.hold(f"{layer}.{part}", state[f"{layer}.{part}"])
                 self._slice("coordinator", f"{layer}.{part}", None, state[f"{layer}.{part}"], True)
         for piece in topology.slices:
-            self._give(piece, state)
+            if piece.layer != self.tail:
+                self._give(piece, state)
         for party in (self.coordinator, *self.devices.values()):
             party.ready()
+
+    def apply(self, weight, bias, x):
+        """A layer's map."""
+        return apply(weight, bias, x)
+
+    def finish(self, layer, weight, value):
+        """What follows a layer; behind the last one there is nothing."""
+        last = self.labels != "tail" and layer == self.body[-1]
+        return value if last else finish(weight, value)
 
     def _slice(self, party, name, units, tensor, start):
         ends = ("releaser", party) if start else (party, "releaser")
@@ -113,7 +127,7 @@ class Twin:
         self.rows = {names[k]: (owners == k).nonzero().flatten() for k in owners.unique().tolist()}
         self.batch = len(x)
         for name in self.rows:
-            for layer in (self.stem, self.tail):
+            for layer in self.owned:
                 kind = "stem_weights" if layer == self.stem else "tail_weights"
                 for part in ("weight", "bias"):
                     tensor = self.coordinator.tensors[f"{layer}.{part}"]
@@ -127,7 +141,7 @@ class Twin:
         for layer in self.body:
             (self._output_forward if self.side == "output" else self._input_forward)(layer, before)
             before = layer
-        self._tail(y, before)
+        turn(self, y, before)
         for layer in reversed(self.body):
             before = self.names[self.names.index(layer) - 1]
             (self._output_back if self.side == "output" else self._input_back)(layer, before)
@@ -149,7 +163,7 @@ class Twin:
                         "activation", name, host, self.stem, tuple(units), out[:, units], rows
                     )
 
-    def _gather(self, name, layer, kind):
+    def gather(self, name, layer, kind):
         """All channels of a layer that reach a device, in place; the rest zero."""
         device = self.devices[name]
         whole = self.zeros(layer)
@@ -174,6 +188,11 @@ class Twin:
         device.memory.setdefault("out", {})[(layer, tuple(units))] = out
         everyone = torch.arange(self.batch)
         at = {unit: place for place, unit in enumerate(units)}
+        if layer == self.body[-1] and self.scorer is not None:
+            if self.scorer != name:
+                ends = name, self.scorer
+                self.mail.send("activation", *ends, layer, tuple(units), out, everyone)
+            return
         if layer == self.body[-1]:
             for owner, rows in self.rows.items():
                 if owner != name:
@@ -189,11 +208,11 @@ class Twin:
     def _output_forward(self, layer, before):
         for name in self.hosts(layer):
             device = self.devices[name]
-            x = self._gather(name, before, "activation").requires_grad_()
+            x = self.gather(name, before, "activation").requires_grad_()
             device.memory[("x", layer)] = x
             for block in device.of(layer):
                 weight, bias = (device.tensors[(block, p)] for p in ("weight", "bias"))
-                out = finish(weight, apply(weight, bias, x))
+                out = self.finish(layer, weight, apply(weight, bias, x))
                 device.memory[("y", block)] = out
         for block in self.blocks(layer):
             out = self.devices[block.party].memory[("y", block)]
@@ -210,7 +229,7 @@ class Twin:
         reducer = self.blocks(layer)[0].party
         for name in self.hosts(layer):
             device = self.devices[name]
-            x = self._gather(name, before, "activation").requires_grad_()
+            x = self.gather(name, before, "activation").requires_grad_()
             parts = [apply(w, None, part) for w, part in self._columns(device, layer, before, x)]
             device.memory[("x", layer)], device.memory[("part", layer)] = x, sum(parts)
             if name != reducer:
@@ -225,29 +244,11 @@ class Twin:
         bias = device.tensors[(block, "bias")]
         total = total + bias.detach().reshape(-1, *[1] * (total.ndim - 2))
         total.requires_grad_()
-        out = finish(device.tensors[(block, "weight")], total)
+        out = self.finish(layer, device.tensors[(block, "weight")], total)
         device.memory[("map", layer)], device.memory[("y", layer)] = total, out
         self._spread(reducer, layer, tuple(range(self.channels[layer])), out)
 
-    def _tail(self, y, before):
-        for name, rows in self.rows.items():
-            device = self.devices[name]
-            x = self._gather(name, before, "activation")[rows].requires_grad_()
-            weight, bias = (device.public[f"{self.tail}.{p}"] for p in ("weight", "bias"))
-            loss = F.cross_entropy(apply(weight, bias, x), y[rows], reduction="sum") / self.batch
-            found = torch.autograd.grad(loss, [x, weight, bias])
-            self._to_coordinator("tail_gradient", name, self.tail, found[1:], rows)
-            makers = self.blocks(before)
-            if self.side == "input":
-                makers = [Slice(makers[0].party, before, tuple(range(self.channels[before])))]
-            for block in makers:
-                part = found[0][:, list(block.units)]
-                if block.party != name:
-                    self.mail.send("gradient", name, block.party, before, block.units, part, rows)
-                else:
-                    self._keep(name, before, block.units, part, rows)
-
-    def _keep(self, name, layer, units, part, rows):
+    def keep(self, name, layer, units, part, rows):
         kept = self.devices[name].memory.setdefault(("kept", layer), [])
         kept.append((tuple(units), part.detach(), rows))
 
@@ -283,7 +284,7 @@ class Twin:
                 if owner != name:
                     self.mail.send("gradient", name, owner, before, units, part, rows)
                 else:
-                    self._keep(name, before, units, part, rows)
+                    self.keep(name, before, units, part, rows)
             return
         makers = self.blocks(before)
         if self.side == "input":
@@ -295,7 +296,7 @@ class Twin:
             if block.party != name and mine:
                 self.mail.send("gradient", name, block.party, before, mine, part, everyone)
             elif mine:
-                self._keep(name, before, mine, part, everyone)
+                self.keep(name, before, mine, part, everyone)
 
     def _input_back(self, layer, before):
         block = self.blocks(layer)[0]
@@ -328,9 +329,9 @@ class Twin:
             gradient = self._sum(name, self.stem)[rows]
             wanted = [device.public[f"{self.stem}.{p}"] for p in ("weight", "bias")]
             found = torch.autograd.grad(device.memory["stem"], wanted, gradient)
-            self._to_coordinator("stem_gradient", name, self.stem, found, rows)
+            self.to_coordinator("stem_gradient", name, self.stem, found, rows)
 
-    def _to_coordinator(self, kind, name, layer, gradients, rows):
+    def to_coordinator(self, kind, name, layer, gradients, rows):
         for part, gradient in zip(("weight", "bias"), gradients, strict=True):
             key = f"{layer}.{part}"
             self.mail.send(kind, name, "coordinator", key, None, gradient, rows)

@@ -1,0 +1,269 @@
+"""Where the loss is computed: what crosses then, that training stays the same, and what labels tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from crowds import EVERYTHING, Deals, mlp, records, trained
+from device_nets import NETS
+from devices import regime, walked
+from test_device import agree as devices_agree
+from test_twin import agree as twin_agrees
+from test_twin import furthest
+
+from privbench.contract import HEADER_BYTES, MessageDefense, Net, Seat, Spec
+from privbench.errors import NotApplicable, UsageError
+from privbench.regimes.training import train
+from privbench.slicenet.places import LABELS
+from privbench.slicenet.problem import Slicing, volume
+from privbench.slicenet.router import CrowdRouter
+from privbench.slicenet.slicers.random import Random
+from privbench.slicenet.trace import trace
+from privbench.threats.crowd import Host
+from privbench.wire.tap import Capture, Recorder
+from privbench.wire.transcript import Transcript
+from privbench.wire.wire import Wire
+
+TRAFFIC = ("activation", "partial_sum", "gradient")
+HOSTED = ("logits", "shared")
+MLP, SHAPE = mlp(9, 8, 7, 6, 4), (1, 3, 3)
+CONV = Spec("nets.Chain", {"side": 8, "channels": [3, 5, 4], "widths": [6, 4]})
+TILINGS = ("output", "input", "grid")
+
+
+def crowd(labels, tiling="output", devices=5, **settings):
+    given = {"epochs": 1, "slicer": Random(seed=devices), **settings}
+    return regime(devices, tiling, labels=labels, **given)
+
+
+def central(told):
+    return train(told.trained.recipe, told.population.train, told.rng).weights
+
+
+@pytest.mark.parametrize(
+    "tiling, labels",
+    [
+        ("output", "shared"),
+        ("input", "logits"),
+        pytest.param("output", "logits", marks=pytest.mark.slow),
+        pytest.param("input", "shared", marks=pytest.mark.slow),
+    ],
+)
+def test_twenty_steps_against_the_twin_and_centralized_training(tiling, labels):
+    told = trained(crowd(labels, tiling, epochs=4, granularity=3), MLP, SHAPE)
+    assert told.trained.topology.steps == 20
+    twin_agrees(told)
+    assert furthest(walked(told)[0].releaser.state, central(told)) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", HOSTED)
+@pytest.mark.parametrize("tiling", ["output", "input"])
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_convolutions_against_the_twin(tiling, labels, optimizer):
+    settings = {"epochs": 4, "granularity": 3, "optimizer": optimizer}
+    twin_agrees(trained(crowd(labels, tiling, 3, **settings), CONV, (1, 8, 8)))
+
+
+@pytest.mark.parametrize("labels", HOSTED)
+def test_devices_alone_train_and_send_as_the_simulated_crowd_does(labels):
+    devices_agree(trained(crowd(labels, "grid"), *NETS["skips"]))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("labels", HOSTED)
+@pytest.mark.parametrize("tiling", TILINGS)
+@pytest.mark.parametrize("net", sorted(NETS))
+def test_twenty_steps_of_devices_alone(net, tiling, labels):
+    devices_agree(trained(crowd(labels, tiling, epochs=4), *NETS[net]))
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("tiling", TILINGS)
+def test_payload_is_the_volume_and_bytes_are_told_without_messages(labels, tiling):
+    spec, shape = NETS["skips"]
+    told = trained(crowd(labels, tiling), spec, shape, dtype=torch.float32)
+    still = trained(crowd(labels, tiling), spec, shape, dtype=torch.float32, taps=False)
+    for name, tensor in central(told).items():
+        assert torch.equal(told.trained.net.weights[name], tensor)
+        assert torch.equal(still.trained.net.weights[name], tensor)
+    cut, topology = list(told.tap.cut()), told.trained.topology
+    assert told.wire.bytes == still.wire.bytes
+    for kind, total in told.wire.bytes.items():
+        assert total == sum(m.nbytes for m in cut if m.kind == kind), kind
+    graph = trace(told.trained.net.module(), shape, labels=labels)
+    sizes = [len(share) for share in told.population.shares]
+    problem = told.regime.problem(graph, told.trained.recipe, sizes)
+    hosts = Slicing(tuple(int(piece.party.split("-")[1]) for piece in topology.slices))
+    payload = sum(m.nbytes - HEADER_BYTES for m in cut if m.kind in TRAFFIC)
+    assert payload == volume(problem, hosts) * sum(sizes)
+    assert sum(each.nbytes for each in topology.traffic) == pytest.approx(volume(problem, hosts))
+    bill = {each.kind: each.nbytes for each in topology.bills[0].kinds}
+    assert ("labels" in bill) == ("labels" in told.wire.bytes) == (labels == "shared")
+    assert ("tail_gradient" in told.wire.bytes) == (labels == "tail")
+
+
+def test_the_exit_counts_the_logits_of_rows_that_others_own():
+    """Logits of one host go to two owners, of 3/4 and 1/4 of the rows; a sum of both ways."""
+    told = trained(crowd("logits", devices=2), MLP, SHAPE, taps=False)
+    graph = trace(told.trained.net.module(), SHAPE, labels="logits")
+    problem = told.regime.problem(graph, told.trained.recipe, [45, 15])
+    all_on_one = Slicing((1,) * len(problem.vertices))
+    assert volume(problem, all_on_one) == 2 * 0.75 * (8 + 4) * problem.element
+    shared = trace(told.trained.net.module(), SHAPE, labels="shared")
+    problem = replace(told.regime, labels="shared").problem(shared, told.trained.recipe, [45, 15])
+    apart = Slicing((1,) * (len(problem.vertices) - 1) + (0,))  # the loss on the other device
+    assert volume(problem, apart) == 2 * (0.75 * 8 + 4) * problem.element
+
+
+def recovered(told):
+    """Labels read off gradients of logits: the only negative entry; right ones, and all."""
+    last = told.trained.topology.layers[-2]
+    right = count = 0
+    for rows, labels, slopes in _slopes(told, last.name, last.channels):
+        assert ((slopes < 0).sum(1) == 1).all()
+        right += int((slopes.argmin(1) == labels).sum())
+        count += len(rows)
+    return right, count
+
+
+def _slopes(told, layer, classes):
+    """Rows of each step, their labels, and the gradient of their logits put together as it was sent."""
+    for step, positions in told.population.noted.items():
+        whole = torch.zeros(len(positions), classes, dtype=torch.float64)
+        seen = torch.zeros_like(whole, dtype=torch.bool)
+        for m in told.tap.cut():
+            if (m.step, m.kind, m.layer) == (step, "gradient", layer):
+                at = m.rows[:, None], torch.tensor(m.units)
+                whole[at], seen[at] = m.payload, True
+        rows = seen.all(1).nonzero().flatten()
+        yield rows, told.population.train.y[positions[rows]], whole[rows]
+
+
+@pytest.mark.parametrize("labels", HOSTED)
+def test_the_gradient_of_logits_tells_every_label(labels):
+    settings = {"devices": 9, "granularity": 2, "batch": 100, "slicer": Random(seed=1)}
+    base = crowd(labels, **{k: v for k, v in settings.items() if k != "batch"})
+    told = trained(replace(base, batch=100), MLP, SHAPE, count=500)
+    right, count = recovered(told)
+    assert right == count
+    if (
+        labels == "shared"
+    ):  # no row's gradient stays at home unless a host of logits computes the loss
+        assert count == 500
+
+
+def test_labels_go_to_one_host_alone_and_that_host_is_known_to_have_them():
+    told = trained(crowd("shared"), MLP, SHAPE)
+    topology = told.trained.topology
+    scorer = topology.slices[-1].party
+    sent = [m for m in told.tap.cut() if m.kind == "labels"]
+    assert {m.receiver for m in sent} == {scorer} and scorer not in {m.sender for m in sent}
+    for m in sent:
+        positions = told.population.noted[m.step][m.rows]
+        assert torch.equal(m.payload, told.population.train.y[positions])
+        assert set(told.tap.owners[m.step][m.rows].tolist()) == {int(m.sender.split("-")[1])}
+    kinds = Host().kinds
+    assert "labels" in kinds
+    granted = {seat.name for seat in Host().seats(topology) if "labels" in seat.grants}
+    assert granted == {scorer}
+    for labels in ("tail", "logits"):
+        other = trained(crowd(labels), MLP, SHAPE)
+        assert "labels" not in {m.kind for m in other.tap.messages}
+        assert not any("labels" in s.grants for s in Host().seats(other.trained.topology))
+
+
+def test_a_link_that_carries_labels_shows_them():
+    told = trained(crowd("shared"), MLP, SHAPE)
+    scorer = told.trained.topology.slices[-1].party
+    owner = next(p for p in told.trained.topology.owners if p != scorer)
+    seen = list(told.tap.cut(Seat("link", "network", links=((owner, scorer),))))
+    assert {m.sender for m in seen if m.kind == "labels"} == {owner}
+
+
+@pytest.mark.parametrize("labels", HOSTED)
+@pytest.mark.parametrize("tiling", ["output", "grid"])
+def test_a_recording_is_cut_like_what_was_sent(labels, tiling, tmp_path):
+    told = trained(crowd(labels, tiling), *NETS["mlp"])
+    wire = Wire((Recorder(tmp_path, Capture()),))
+    told.regime.train(told.net, told.population, wire, told.rng, "cpu")
+    wire.taps[0].close()
+    found, kinds = Transcript(tmp_path), {m.kind for m in told.tap.messages}
+    seats = EVERYTHING, Seat("device-1", "peer", ("device-1",))
+    for seat in seats:
+        read, kept = list(found.seen_by(seat, found.steps, kinds)), list(told.tap.cut(seat))
+        assert len(read) == len(kept) > 0
+        for one, other in zip(read, kept, strict=True):
+            named = ("step", "kind", "sender", "receiver", "layer", "units")
+            assert [getattr(one, n) for n in named] == [getattr(other, n) for n in named]
+            torch.testing.assert_close(one.payload, other.payload, rtol=1e-12, atol=1e-15)
+    router = CrowdRouter(told.trained.topology)
+    for message in told.tap.messages:
+        owners = told.tap.owners[message.step]
+        router.begin(message.step, owners)
+        parts = router.cut(message, owners, EVERYTHING)
+        assert router.nbytes(message) == sum(part.nbytes for part in parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flipped(MessageDefense):
+    """Sends the next class (a test double)."""
+
+    kinds = ("labels",)
+    source = "none: a double"
+
+    def send(self, message, rng):
+        return replace(message, payload=(message.payload + 1) % 4)
+
+
+def test_labels_are_learned_as_they_arrive():
+    told = trained(crowd("shared"), MLP, SHAPE, defenses=(Flipped(),))
+    people = Deals(records(60, SHAPE, 4, 1))
+    people.train = replace(people.train, y=(people.train.y + 1) % 4)
+    wire, rng = Wire(), torch.Generator().manual_seed(1)
+    done = told.regime.train(Net(MLP), people, wire, rng, "cpu")
+    for name, tensor in done.net.weights.items():
+        torch.testing.assert_close(told.trained.net.weights[name], tensor, rtol=1e-10, atol=1e-13)
+
+
+def test_the_last_layer_is_cut_and_nothing_is_left_to_a_tail():
+    module = mlp(9, 8, 4).build()
+    for labels, places in (
+        ("logits", ["stem", "body", "tail"]),
+        ("shared", ["stem", "body", "body"]),
+    ):
+        graph = trace(module, SHAPE, labels=labels)
+        assert [stage.layer.place for stage in graph.stages] == places
+        assert graph.stages[-1].layer.parameters == () and not graph.stages[-1].flops
+        x = torch.rand(5, *SHAPE)
+        assert torch.equal(graph(x), module(x))
+
+
+@pytest.mark.parametrize("labels", HOSTED)
+def test_an_operation_over_all_classes_is_one_piece_behind_a_last_layer_that_is_cut(labels):
+    graph = trace(NETS["skips"][0].build(), (9,), labels=labels)
+    assert [stage.sort for stage in graph.stages[-3:]] == ["layer", "whole", "loss"]
+
+
+def test_an_unknown_mode_is_refused_with_the_right_ones():
+    with pytest.raises(UsageError, match=r"regime.labels=hidden.*tail, logits, shared"):
+        trained(crowd("hidden"), MLP, SHAPE)
+
+
+def test_a_last_layer_that_nobody_can_host_is_refused():
+    with pytest.raises(NotApplicable, match=r"at least 2 layers \(stem, body\).*has 1"):
+        trained(crowd("logits"), mlp(9, 4), SHAPE)
+    with pytest.raises(NotApplicable, match=r"at least 3 layers \(stem, body\)"):
+        trained(crowd("shared", stem=2), mlp(9, 8, 4), SHAPE)
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_labels_out_of_range_are_refused(labels, wrong):
+    people = Deals(records(60, SHAPE, 4, 1))
+    people.train.y[17] = wrong
+    with pytest.raises(UsageError, match=rf"record 17 has label {wrong}.*0 to 3"):
+        crowd(labels).train(Net(MLP), people, Wire(), torch.Generator(), "cpu")
