@@ -16,6 +16,8 @@ from privbench.threats.sketches import SKETCHES, carried
 from privbench.threats.ways import Able, instead
 from privbench.views import owned_by
 
+OF_ROWS = ("reconstruction", "label")
+"""Goals that are guesses about rows, so that a view without victims leaves nothing to guess."""
 NOBODY = "no victim crossed what it saw, at the steps that it looks at (threat.steps)"
 NOBODY_ELSE = (
     "every owner of records is inside this threat, so that nobody is left to attack; choose more "
@@ -86,7 +88,7 @@ def with_victims(
 
     A seat that could attack and saw no row of anybody else has measured nothing: no score is its.
     """
-    if attack.goal != "reconstruction":
+    if attack.goal not in OF_ROWS:
         return tuple(views), ()
     idle: dict[tuple[str, str], int] = {}
     for view in views:

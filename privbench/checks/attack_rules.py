@@ -15,6 +15,7 @@ from privbench.contract import (
     Attack,
     Guess,
     InversionGuess,
+    LabelGuess,
     MembershipGuess,
     ReconstructionGuess,
     Seat,
@@ -60,6 +61,10 @@ def answers_every_victim(name: str, attack: Attack, shop: Workshop) -> None:
             _same("shape", tuple(guess.x.shape[1:]), shape)
         if isinstance(guess, InversionGuess):
             _same("shape", tuple(guess.x.shape), (people.classes, *shape))
+        if isinstance(guess, LabelGuess) and len(guess.labels):
+            highest = int(guess.labels.max())
+            if highest >= people.classes:
+                raise PluginError(f"label {highest} is none of the {people.classes} classes")
 
 
 def repeats_itself(name: str, attack: Attack, shop: Workshop) -> None:
@@ -171,10 +176,16 @@ def _same(what: str, found: object, expected: object) -> None:
 
 
 def _close(one: Guess, other: Guess, seat: str) -> None:
-    mine = one.scores if isinstance(one, MembershipGuess) else one.x
-    theirs = other.scores if isinstance(other, MembershipGuess) else other.x
+    mine, theirs = _answers(one), _answers(other)
     if mine.shape != theirs.shape or not torch.allclose(mine, theirs, atol=1e-4, rtol=1e-4):
         raise PluginError(f"run_all and run disagree at seat {seat}")
+
+
+def _answers(guess: Guess) -> torch.Tensor:
+    """What a guess says, as numbers."""
+    if isinstance(guess, MembershipGuess):
+        return guess.scores
+    return guess.labels.double() if isinstance(guess, LabelGuess) else guess.x
 
 
 def _randomness() -> tuple[bytes, str, str]:

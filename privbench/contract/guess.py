@@ -75,11 +75,44 @@ class InversionGuess:
         object.__setattr__(self, "x", self.x.clamp(0.0, 1.0))
 
 
-Guess = MembershipGuess | ReconstructionGuess | InversionGuess
+@dataclass(frozen=True, eq=False)
+class LabelGuess:
+    """Labels of the samples behind rows, one for each row that is named.
+
+    Args:
+        rows: (step, index) of each guess.
+        labels: numbers of classes, from 0.
+        groups: labels of one group are for *some* rows of the same group, in unknown order (the
+            scorer matches them); None = each label is for its own row.
+    """
+
+    rows: Int64[Tensor, "n 2"]
+    labels: Int64[Tensor, " n"]
+    groups: Int64[Tensor, " n"] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.labels)
+        shapes = tuple(self.rows.shape), tuple(self.labels.shape)
+        if shapes != ((n, 2), (n,)):
+            raise PluginError(
+                "labels are guessed one for each (step, index) row: expected rows (n, 2) and labels "
+                f"(n,), got {shapes[0]} and {shapes[1]}"
+            )
+        if self.labels.dtype != torch.int64 or (n and int(self.labels.min()) < 0):
+            raise PluginError(
+                f"labels are numbers of classes from 0 (int64), got {self.labels.dtype}"
+                + (f" from {self.labels.min()}" if n else "")
+            )
+        if self.groups is not None and self.groups.shape != (n,):
+            raise PluginError(f"groups have shape (n,) = ({n},), got {tuple(self.groups.shape)}")
+
+
+Guess = MembershipGuess | ReconstructionGuess | InversionGuess | LabelGuess
 
 GUESS_OF_GOAL: dict[str, type] = {
     "membership": MembershipGuess,
     "reconstruction": ReconstructionGuess,
     "inversion": InversionGuess,
+    "label": LabelGuess,
 }
 """The guess that each goal asks for."""

@@ -13,6 +13,7 @@ HEADLINE = {
     "membership": "auc",
     "reconstruction": "identification",
     "inversion": "evaluator_top1",
+    "label": "label_accuracy",
 }
 """The metric of each goal that the printed table shows."""
 

@@ -19,7 +19,7 @@ STYLE = {
     "failed": "bold magenta",
     "too few": "yellow",
 }
-SHORT = {"identification": "ident.", "evaluator_top1": "top-1"}
+SHORT = {"identification": "ident.", "evaluator_top1": "top-1", "label_accuracy": "labels"}
 """Headline metrics, as the screen names them."""
 MOST = 300  # lines of a table; thousands take the terminal longer to print than to compute
 WIDTH = 156  # columns that ten cells need; a narrower screen wraps lines, a pipe gets them whole

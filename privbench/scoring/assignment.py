@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,11 +10,14 @@ from jaxtyping import Bool, Float, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from privbench.contract import ReconstructionGuess
 from privbench.data.truth import Truth
 from privbench.errors import PluginError
 
 STEP = 1 << 31  # a (step, index) pair as one number
+
+Match = Callable[[Int64[Tensor, " g"], Int64[Tensor, " t"]], Int64[Tensor, " t"]]
+"""Of guesses and of positions in ``train``, by number: for each of the latter the place among the
+guesses of the one that is for it, -1 = none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,9 @@ class Assigned:
 
 
 def assign(
-    guess: ReconstructionGuess,
+    rows: Int64[Tensor, "g 2"],
+    groups: Int64[Tensor, " g"] | None,
+    match: Match,
     victims: Int64[Tensor, "n 2"],
     seen: Int64[Tensor, "m 2"],
     owned: frozenset[int],
@@ -53,20 +59,20 @@ def assign(
 ) -> Assigned:
     """Find the guess of each victim.
 
-    Guesses without groups are for the row that they name. Guesses of a group are matched, at the
-    least total squared error, to the rows of that group. A group that names one owner's rows (or
+    Guesses without groups are for the row that they name. Guesses of a group are matched, by ``match``,
+    to the rows of that group. A group that names one owner's rows (or
     several owners') of a step stands for all rows of theirs (of everybody but the seat) that the seat
     saw in that step and that no other group names, even if it holds fewer guesses than there are rows.
 
     Raises:
         PluginError: a row is guessed twice, or never was.
     """
-    named = _keys(guess.rows)
+    named = _keys(rows)
     if len(named.unique()) != len(named):
         raise PluginError("a row is guessed twice; expected one guess for each (step, index)")
-    truth.sample_of(guess.rows)  # refuses rows that never were
+    truth.sample_of(rows)  # refuses rows that never were
     wanted = _keys(victims)
-    if guess.groups is None:
+    if groups is None:
         order = named.argsort()
         at = torch.searchsorted(named[order], wanted).clamp(max=max(len(named) - 1, 0))
         if not len(named):
@@ -74,22 +80,22 @@ def assign(
         hit = named[order][at] == wanted
         return Assigned(torch.where(hit, order[at], -1))
     found = torch.full((len(wanted),), -1)
-    groups = []
-    everything = torch.unique(torch.cat([seen.reshape(-1, 2), victims, guess.rows]), dim=0)
+    made = []
+    everything = torch.unique(torch.cat([seen.reshape(-1, 2), victims, rows]), dim=0)
     sample, keys = truth.sample_of(everything), _keys(everything)
     foreign = ~torch.isin(truth.owners[sample], torch.tensor(sorted(owned), dtype=torch.int64))
-    for number in guess.groups.unique().tolist():
-        inside = (guess.groups == number).nonzero().flatten()
-        open_to_all = _reach(guess.rows[inside], everything, truth.owners[sample], foreign)
-        others = named[guess.groups != number]
+    for number in groups.unique().tolist():
+        inside = (groups == number).nonzero().flatten()
+        open_to_all = _reach(rows[inside], everything, truth.owners[sample], foreign)
+        others = named[groups != number]
         is_target = (open_to_all & ~torch.isin(keys, others)) | torch.isin(keys, named[inside])
         place = _places(keys[is_target], wanted)
         group = Group(inside, sample[is_target], place)
-        groups.append(group)
-        chosen = matched(guess.x[inside], truth.train.x[group.targets])
+        made.append(group)
+        chosen = match(inside, group.targets)
         good = (place >= 0) & (chosen >= 0)
         found[place[good]] = inside[chosen[good]]
-    return Assigned(found, tuple(groups))
+    return Assigned(found, tuple(made))
 
 
 def matched(

@@ -3,62 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from privbench.contract import ReconstructionGuess, Samples, child_rng
-from privbench.data.truth import Truth
+from privbench.contract import ReconstructionGuess, child_rng
 from privbench.errors import PluginError
 from privbench.scoring import images, rates, statistics
 from privbench.scoring.assignment import Assigned, assign, matched
+from privbench.scoring.bench import SWAPS, Bench
 from privbench.scoring.prior import BlindImage, blind_images, nearest
 from privbench.scoring.score import LOWER_LEAKS, RATES, Measured, Score, SeatResult
-
-LINE_UP = 500  # candidates among which a victim is to be found
-SWAPS = 10  # times that grouped guesses are matched to strangers, to see what matching alone gives
-
-
-class LineUp(NamedTuple):
-    """Candidates among which a victim is to be found.
-
-    ``x``: in random order; ``place``: where each record of ``train`` stands among them, -1 = nowhere.
-    """
-
-    x: Float[Tensor, "m ..."]
-    place: Int64[Tensor, " train"]
-
-
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """What reconstructions are compared with.
-
-    Args:
-        truth: which record stood behind each row.
-        held_out: non-members, strangers to every guess.
-        prior: records of the same distribution that are no candidates (auxiliary where there are).
-        auxiliary: what the attacker may hold; None = nothing.
-        rng: of decoys and resamples.
-    """
-
-    truth: Truth
-    held_out: Samples
-    prior: Samples
-    auxiliary: Samples | None
-    rng: torch.Generator
-
-    @cached_property
-    def line_up(self) -> LineUp:
-        """At most 500 of all candidates, drawn at random."""
-        pool = torch.cat([self.truth.train.x, self.held_out.x])
-        order = torch.randperm(len(pool), generator=child_rng(self.rng, "line-up"))[:LINE_UP]
-        place = torch.full((len(pool),), -1)
-        place[order] = torch.arange(len(order))
-        return LineUp(pool[order], place[: len(self.truth.train)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +72,15 @@ def score_reconstruction(
     labels = true.y if true.y is not None else torch.zeros(len(sample), dtype=torch.int64)
     blind = blind_images(bench.prior, labels)
     fallback = min(blind, key=lambda image: images.mse(image.x, true.x).mean())
-    assigned = assign(guess, victims, seen, owned, bench.truth)
+    assigned = assign(
+        guess.rows,
+        guess.groups,
+        lambda made, targets: matched(guess.x[made], bench.truth.train.x[targets]),
+        victims,
+        seen,
+        owned,
+        bench.truth,
+    )
     x = fallback.x.clone()
     x[assigned.made] = guess.x[assigned.guess[assigned.made]]
     values = _measure(x, true.x, bench, sample)

@@ -10,7 +10,7 @@ import numpy as np
 LOWER_LEAKS = frozenset({"mse"})
 """Metrics of which a small value means leakage; of all others a large one does."""
 
-RATES = frozenset({"identification", "evaluator_top1"})
+RATES = frozenset({"identification", "evaluator_top1", "label_accuracy"})
 """Metrics that are shares of hits, each hit 0 or 1."""
 
 

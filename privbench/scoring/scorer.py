@@ -11,8 +11,10 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from privbench.contract import (
+    GUESS_OF_GOAL,
     Guess,
     InversionGuess,
+    LabelGuess,
     MembershipGuess,
     ReconstructionGuess,
     Samples,
@@ -21,11 +23,13 @@ from privbench.contract import (
 )
 from privbench.data.splits import Opened
 from privbench.errors import NotApplicable, PluginError
+from privbench.scoring.bench import Bench
 from privbench.scoring.evaluator import train_evaluator
 from privbench.scoring.inversion import score_inversion
+from privbench.scoring.label import score_label
 from privbench.scoring.membership import score_membership
 from privbench.scoring.prior import membership_from_inputs
-from privbench.scoring.reconstruction import Bench, score_reconstruction
+from privbench.scoring.reconstruction import score_reconstruction
 from privbench.scoring.score import SeatResult
 
 NOBODY: frozenset[int] = frozenset()
@@ -60,7 +64,7 @@ class Scorer:
 
         Args:
             owned: numbers of the seat's own places among the owners; its records do not count.
-            victims: rows that the attack was asked for (reconstruction).
+            victims: rows that the attack was asked for (reconstruction, labels).
             seen: rows that the seat saw in traffic.
 
         Raises:
@@ -78,12 +82,14 @@ class Scorer:
             result = score_inversion(
                 guess, seat, self._evaluator, self._prior, classes, self.device
             )
+        elif isinstance(guess, LabelGuess) and goal == "label":
+            classes = self.opened.population.classes
+            result = score_label(guess, seat, self._bench, classes, victims, seen, owned)
         else:
-            raise PluginError(
-                f"goal '{goal}' got a {type(guess).__name__}; expected membership with a "
-                "MembershipGuess, reconstruction with a ReconstructionGuess or inversion with an "
-                "InversionGuess"
+            kinds = ", ".join(
+                f"{name} with a {kind.__name__}" for name, kind in GUESS_OF_GOAL.items()
             )
+            raise PluginError(f"goal '{goal}' got a {type(guess).__name__}; expected {kinds}")
         capture = self._capture(seen, owned)
         scores = [
             replace(score, by_construction=by_construction, capture=capture)

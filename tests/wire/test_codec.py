@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from privbench.contract import (
     InversionGuess,
+    LabelGuess,
     MembershipGuess,
     Message,
     Net,
@@ -131,6 +132,7 @@ def test_guesses_are_checked_again_when_they_come_back() -> None:
         MembershipGuess(torch.rand(3), threshold=0.5),
         ReconstructionGuess(torch.zeros(2, 2, dtype=torch.int64), torch.rand(2, 1, 4, 4)),
         InversionGuess(torch.rand(10, 1, 4, 4)),
+        LabelGuess(torch.zeros(2, 2, dtype=torch.int64), torch.tensor([0, 3])),
     ):
         assert same(codec.decode(codec.encode(guess)), guess)
     good = codec.encode(Seat("a", "peer", grants=frozenset({"labels"})))

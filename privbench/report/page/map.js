@@ -3,13 +3,13 @@
   if (!panel) return;
   const figures = [...document.querySelectorAll("#maps figure")];
   const select = document.getElementById("map-select");
-  const GOALS = { identification: "of the private records re-identified", auc: "AUC, 0.5 is a coin toss", evaluator_top1: "of the classes recognised" };
+  const GOALS = { identification: "of the private records re-identified", auc: "AUC, 0.5 is a coin toss", evaluator_top1: "of the classes recognised", label_accuracy: "of the labels found out" };
   const VERDICTS = { leaks: "leaks: beyond what guessing gives", "not shown to leak": "not shown to leak, which is no proof of safety", "by construction": "by construction: the protocol hands it over", "too few": "too few records to say" };
   const amount = (value, unit) => {
     for (const [size, prefix] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]]) if (value >= size) return `${(value / size).toPrecision(3)} ${prefix}${unit}`;
     return `${Number(value.toPrecision(3))} ${unit}`;
   };
-  const share = (metric) => metric === "identification" || metric === "evaluator_top1";
+  const share = (metric) => ["identification", "evaluator_top1", "label_accuracy"].includes(metric);
   const shown = (value, metric) => (value === undefined ? "–" : share(metric) ? `${fixed(100 * value, 1)} %` : fixed(value, 3));
 
   function load(label, used, budget, unit) {

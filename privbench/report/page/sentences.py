@@ -131,6 +131,11 @@ def _deed(finding: Finding, seen: Seen, thing: str) -> str:
             ]
             how = next(word for least, word in often if seen.value >= least)
             return f"can tell, {how}, whose record was trained on"
+        case "label":
+            word = share(seen.value)
+            return f"can tell the label of {word} private {thing}" + (
+                "" if word == "nearly every" else "s"
+            )
         case "inversion":
             return "can draw recognisable pictures of what the model learned"
     return f"can find out more than by guessing ({finding.goal or 'unnamed goal'})"
@@ -143,7 +148,7 @@ def _proof(finding: Finding, seen: Seen) -> str:
         return "no number"
     if finding.goal == "inversion":
         few = seen.n
-    elif finding.goal not in ("reconstruction", "membership"):
+    elif finding.goal not in ("reconstruction", "membership", "label"):
         return f"{finding.metric.replace('_', ' ')} {value:.3g}; guessing: {blind:.3g}"
     guess = of_hundred(blind, few) if math.isfinite(blind) else "not known"
     match finding.goal:
@@ -161,4 +166,9 @@ def _handed(finding: Finding, seen: Seen, thing: str, many: bool = False) -> str
     word = "every" if seen.value >= 0.995 else share(seen.value)
     plural = "" if word.endswith("every") else "s"
     verb = "are" if many else "is"
-    return f"{verb} handed {word} private {thing}{plural}: the protocol sends them, nothing is inferred"
+    what = (
+        f"the label of {word} private {thing}"
+        if finding.goal == "label"
+        else f"{word} private {thing}"
+    )
+    return f"{verb} handed {what}{plural}: the protocol sends them, nothing is inferred"

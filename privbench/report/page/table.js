@@ -8,8 +8,8 @@
     ["bytes_per_sample", "kB/sample", "num"], ["verdict", "Verdict"],
   ];
   const SEARCHED = ["study", "row", "data", "model", "regime", "defense", "threat", "attack", "variant", "seat", "metric", "verdict", "fingerprint"];
-  const SHORT = { identification: "re-identified", evaluator_top1: "top-1", auc: "AUC", psnr_db: "PSNR dB" };
-  const SHARES = new Set(["identification", "evaluator_top1", "auc", "balanced_accuracy", "ssim"]);
+  const SHORT = { identification: "re-identified", evaluator_top1: "top-1", label_accuracy: "labels found", auc: "AUC", psnr_db: "PSNR dB" };
+  const SHARES = new Set(["identification", "evaluator_top1", "label_accuracy", "auc", "balanced_accuracy", "ssim"]);
   const number = (value) => typeof value === "number";
   const state = { words: "", regime: "", goal: "", verdict: "", column: "", every: false, sort: null, down: false, shown: SLICE };
   const groups = Object.keys(data.groups);

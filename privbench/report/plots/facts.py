@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from privbench.report.columns import HEADLINE, SUMMARY
 from privbench.report.plots.style import plain, ramp, slug
 from privbench.report.report import Report
-from privbench.scoring.score import LOWER_LEAKS, Score
+from privbench.scoring.score import LOWER_LEAKS, RATES, Score
 
-SHARES = frozenset({"identification", "evaluator_top1", "auc", "balanced_accuracy"})
+SHARES = frozenset(
+    {"identification", "evaluator_top1", "label_accuracy", "auc", "balanced_accuracy"}
+)
 """Metrics that end at 1."""
 
 
@@ -83,6 +85,7 @@ def words(score: Score) -> str:
         "identification": "share of private records re-identified",
         "auc": "how well members are told apart (AUC)",
         "evaluator_top1": "share of classes rebuilt recognisably",
+        "label_accuracy": "share of labels found out",
         "psnr_db": "likeness of rebuilt records (PSNR, dB)",
         "balanced_accuracy": "share of memberships guessed right",
         "mse": "error of rebuilt records (less = leaks more)",
@@ -93,7 +96,7 @@ def number(value: float, metric: str) -> str:
     """A value in a sentence."""
     if not math.isfinite(value):
         return "no number"
-    if metric in ("identification", "evaluator_top1"):
+    if metric in RATES:
         return f"{100 * value:.3g} %"
     return f"{value:.3g}"
 

@@ -120,6 +120,8 @@ def test_defences_and_other_data_have_answers_of_their_own(study: tuple[Report, 
         ({"n": 8, "value": 1.0}, "8 of 8"),
         ({"goal": "inversion", "metric": "evaluator_top1", "n": 10, "value": 0.5, "blind": 0.1},
          "5 of 10 classes recognised; guessing: 1 of 10"),
+        ({"goal": "label", "metric": "label_accuracy", "n": 10, "value": 0.9, "low": 0.6, "blind": 0.1},
+         "can tell the label of nearly every private"),
     ],
 )  # fmt: skip
 def test_odd_scores_have_words_too(
