@@ -12,7 +12,7 @@ from privbench.slicenet.trace import trace
 
 NET, SHAPE = mlp(9, 8, 7, 6, 4), (1, 3, 3)
 CONV = Spec("nets.Chain", {"side": 8, "channels": [4, 6], "widths": [8, 7, 4]})
-ROWS = ("activation", "partial_sum", "gradient", "stem_gradient", "tail_gradient")
+ROWS = ("activation", "partial_sum", "gradient", "stem_gradient", "tail_gradient", "labels")
 TRAFFIC = ("activation", "partial_sum", "gradient")
 
 

@@ -51,16 +51,19 @@ def same(one, two, rtol):
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "net, tiling, dtype, rtol",
+    "net, tiling, labels, dtype, rtol",
     [
-        ("mlp", "output", torch.float64, 1e-10),
-        ("residual", "grid", torch.float64, 1e-10),
-        ("transformer", "output", torch.float32, 1e-5),
+        ("mlp", "output", "tail", torch.float64, 1e-10),
+        ("residual", "grid", "tail", torch.float64, 1e-10),
+        ("residual", "grid", "logits", torch.float64, 1e-10),
+        ("skips", "output", "shared", torch.float64, 1e-10),
+        ("transformer", "output", "tail", torch.float32, 1e-5),
+        ("mlp", "grid", "shared", torch.float32, 1e-5),
     ],
 )
-def test_processes_train_and_send_as_the_simulated_crowd_does(net, tiling, dtype, rtol):
+def test_processes_train_and_send_as_the_simulated_crowd_does(net, tiling, labels, dtype, rtol):
     spec, shape = NETS[net]
-    base = regime(5, tiling, "momentum", epochs=2)
+    base = regime(5, tiling, "momentum", epochs=2, labels=labels)
     one = trained(base, spec, shape, dtype=dtype)
     two = trained(apart(base, processes=2), spec, shape, dtype=dtype)
     assert next(two.tap.cut()).payload.dtype == dtype

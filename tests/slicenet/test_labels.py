@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import outages
 import pytest
 import torch
 from crowds import EVERYTHING, Deals, mlp, records, trained
 from device_nets import NETS
 from devices import regime, walked
+from failing import Plain
 from test_device import agree as devices_agree
 from test_twin import agree as twin_agrees
 from test_twin import furthest
@@ -19,6 +21,12 @@ from privbench.regimes.training import train
 from privbench.slicenet.places import LABELS
 from privbench.slicenet.problem import Slicing, volume
 from privbench.slicenet.router import CrowdRouter
+from privbench.slicenet.slicers.exact import MixedInteger
+from privbench.slicenet.slicers.greedy import Greedy
+from privbench.slicenet.slicers.hypergraph import Hypergraph
+from privbench.slicenet.slicers.layerwise import Layerwise
+from privbench.slicenet.slicers.leakage_bounded import LeakageBounded
+from privbench.slicenet.slicers.metis import Metis
 from privbench.slicenet.slicers.random import Random
 from privbench.slicenet.trace import trace
 from privbench.threats.crowd import Host
@@ -31,6 +39,12 @@ HOSTED = ("logits", "shared")
 MLP, SHAPE = mlp(9, 8, 7, 6, 4), (1, 3, 3)
 CONV = Spec("nets.Chain", {"side": 8, "channels": [3, 5, 4], "widths": [6, 4]})
 TILINGS = ("output", "input", "grid")
+SLOW = pytest.mark.slow
+TWINS = [(tiling, labels) for tiling in ("output", "input") for labels in HOSTED]
+QUICKLY = ["shared", pytest.param("logits", marks=SLOW)]
+SLICERS = [
+    Layerwise(), Metis(), Hypergraph(effort=0.1), LeakageBounded(effort=0.1), MixedInteger()
+]  # fmt: skip
 
 
 def crowd(labels, tiling="output", devices=5, **settings):
@@ -46,9 +60,7 @@ def central(told):
     "tiling, labels",
     [
         ("output", "shared"),
-        ("input", "logits"),
-        pytest.param("output", "logits", marks=pytest.mark.slow),
-        pytest.param("input", "shared", marks=pytest.mark.slow),
+        *(pytest.param(*each, marks=SLOW) for each in TWINS if each != ("output", "shared")),
     ],
 )
 def test_twenty_steps_against_the_twin_and_centralized_training(tiling, labels):
@@ -58,7 +70,7 @@ def test_twenty_steps_against_the_twin_and_centralized_training(tiling, labels):
     assert furthest(walked(told)[0].releaser.state, central(told)) < 1e-10
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize("labels", HOSTED)
 @pytest.mark.parametrize("tiling", ["output", "input"])
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
@@ -72,7 +84,7 @@ def test_devices_alone_train_and_send_as_the_simulated_crowd_does(labels):
     devices_agree(trained(crowd(labels, "grid"), *NETS["skips"]))
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("labels", HOSTED)
 @pytest.mark.parametrize("tiling", TILINGS)
@@ -184,9 +196,16 @@ def test_a_link_that_carries_labels_shows_them():
     assert {m.sender for m in seen if m.kind == "labels"} == {owner}
 
 
-@pytest.mark.parametrize("labels", HOSTED)
-@pytest.mark.parametrize("tiling", ["output", "grid"])
-def test_a_recording_is_cut_like_what_was_sent(labels, tiling, tmp_path):
+@pytest.mark.parametrize(
+    "tiling, labels",
+    [
+        ("output", "shared"),
+        ("grid", "logits"),
+        pytest.param("output", "logits", marks=SLOW),
+        pytest.param("grid", "shared", marks=SLOW),
+    ],
+)
+def test_a_recording_is_cut_like_what_was_sent(tiling, labels, tmp_path):
     told = trained(crowd(labels, tiling), *NETS["mlp"])
     wire = Wire((Recorder(tmp_path, Capture()),))
     told.regime.train(told.net, told.population, wire, told.rng, "cpu")
@@ -227,6 +246,61 @@ def test_labels_are_learned_as_they_arrive():
     done = told.regime.train(Net(MLP), people, wire, rng, "cpu")
     for name, tensor in done.net.weights.items():
         torch.testing.assert_close(told.trained.net.weights[name], tensor, rtol=1e-10, atol=1e-13)
+
+
+def lost(labels, **faults):
+    """Ten devices in turn: device 8 hosts the ninth vertex, which computes the loss where one does."""
+    settings = {"labels": labels, "devices": 10, "hosts": 9, "faults": faults}
+    return outages.run(**settings), outages.run(taps=False, **settings)
+
+
+def test_a_buddy_computes_the_loss_while_its_host_is_away():
+    away = {"schedule": [[8, 8, "drop"], [13, 8, "return"]], "copy_every": 3}
+    told, still = lost("shared", **away)
+    topology = told.trained.topology
+    assert topology.hosted("device-8") == ("loss",)
+    buddy = next(each.receiver for each in topology.handovers if each.reason == "take_over")
+    sent = {m.step: m.receiver for m in told.tap.cut() if m.kind == "labels"}
+    assert {sent[step] for step in range(8, 13)} == {buddy}
+    assert {sent[step] for step in (7, 13)} == {"device-8"}
+    twin = Plain(told, away=dict.fromkeys(range(8, 13), (8,))).train(lambda step: None)
+    assert outages.near(outages.weights(told), twin.copy())
+    assert told.wire.bytes == still.wire.bytes
+    granted = {seat.name for seat in Host().seats(topology) if "labels" in seat.grants}
+    assert granted == {"device-8", buddy}
+
+
+@pytest.mark.parametrize("labels", QUICKLY)
+def test_lost_labels_and_logits_are_sent_again_or_end_the_step(labels):
+    told, still = lost(labels, loss_rate=0.05, retries=1, seed=3)
+    losses = told.trained.topology.losses
+    assert losses.messages_lost > 0 and losses.steps_unheard > 0
+    assert told.wire.bytes == still.wire.bytes
+    assert outages.same(outages.weights(told), outages.weights(still))
+
+
+@pytest.mark.parametrize("labels", QUICKLY)
+def test_replicas_that_average_at_every_step_are_one_machine(labels):
+    told = trained(crowd(labels, "grid", devices=6, replicas=2), MLP, SHAPE)
+    still = trained(crowd(labels, "grid", devices=6, replicas=2), MLP, SHAPE, taps=False)
+    assert furthest(told.trained.net.weights, central(told)) < 1e-10
+    assert told.wire.bytes == still.wire.bytes
+    if labels == "shared":
+        scorers = [s.party for s in told.trained.topology.slices if s.layer == "loss"]
+        granted = {s.name for s in Host().seats(told.trained.topology) if "labels" in s.grants}
+        assert set(scorers) == granted and len(scorers) == 2
+
+
+@pytest.mark.parametrize("labels", QUICKLY)
+@pytest.mark.parametrize(
+    "slicer",
+    [Greedy(), *(pytest.param(slicer, marks=SLOW) for slicer in SLICERS)],
+    ids=lambda slicer: type(slicer).__name__,
+)
+def test_every_slicer_places_the_last_layer_and_the_loss(slicer, labels):
+    told = trained(crowd(labels, slicer=slicer), MLP, SHAPE, taps=False, count=12)
+    hosted = [piece.layer for piece in told.trained.topology.slices]
+    assert "linear3" in hosted and hosted.count("loss") == (labels == "shared")
 
 
 def test_the_last_layer_is_cut_and_nothing_is_left_to_a_tail():

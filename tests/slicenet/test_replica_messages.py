@@ -30,10 +30,19 @@ from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
 
 
-@pytest.mark.parametrize("tiling", ["output", "input"])
-def test_each_replica_sends_what_its_twin_sends_on_its_rows(tiling):
+@pytest.mark.parametrize(
+    "tiling, labels",
+    [
+        ("output", "tail"),
+        ("input", "tail"),
+        pytest.param("output", "shared", marks=pytest.mark.slow),
+        pytest.param("input", "logits", marks=pytest.mark.slow),
+    ],
+)
+def test_each_replica_sends_what_its_twin_sends_on_its_rows(tiling, labels):
     """A device-by-device twin takes each step alone, on the rows and weights of one replica."""
-    told = trained(regime(every=3, tiling=tiling, epochs=1, batch=10), CONV, (1, 8, 8))
+    crowd = regime(every=3, tiling=tiling, labels=labels, epochs=1, batch=10)
+    told = trained(crowd, CONV, (1, 8, 8))
     topology, place = told.trained.topology, replica_of_owners(told.trained.topology)
     sent = list(cut(told))
     compared = 0
