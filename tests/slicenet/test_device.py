@@ -85,8 +85,10 @@ EASY = settings(deadline=None, derandomize=True, suppress_health_check=list(Heal
     optimizer=st.sampled_from(sorted(OPTIMIZERS)),
 )
 def test_any_network_on_any_crowd(net, devices, tiling, granularity, optimizer):
-    crowd = regime(devices, tiling, optimizer, epochs=1, granularity=granularity)
-    agree(trained(crowd, *NETS[net], count=24, seed=devices))
+    crowd = regime(devices, tiling, optimizer, epochs=10, granularity=granularity)
+    told = trained(crowd, *NETS[net], count=24, seed=devices)
+    assert told.trained.topology.steps == 20
+    agree(told)
 
 
 def test_a_device_holds_its_slices_and_nothing_else():
