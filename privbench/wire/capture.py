@@ -57,8 +57,11 @@ class Capture:
             if type(getattr(self, name)) is not bool:
                 raise UsageError(f"capture.{name}={getattr(self, name)}; expected true or false")
         self._check_kinds()
-        for each in self._listed("links", "[3,7]"):
+        pairs = self._listed("links", "[3,7]")
+        links = tuple(tuple(each) if isinstance(each, list) else each for each in pairs)
+        for each in links:
             _check_link(each)
+        object.__setattr__(self, "links", links)  # a yaml has lists within lists
         clashes = {
             "every": self.every > 1 and self.reservoir > 0,
             "samples": self.samples > 0 and (self.every > 1 or self.reservoir > 0),
@@ -66,7 +69,7 @@ class Capture:
         if clashes["every"]:
             raise UsageError(
                 f"capture.reservoir={self.reservoir} draws steps from the whole run and "
-                f"capture.every={self.every} keeps every {self.every}th; type one of them"
+                f"capture.every={self.every} keeps one in {self.every}; type one of them"
             )
         if clashes["samples"]:
             other = f"every={self.every}" if self.every > 1 else f"reservoir={self.reservoir}"

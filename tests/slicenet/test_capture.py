@@ -245,6 +245,10 @@ def test_a_link_of_nobody_is_refused_before_training(told, tmp_path):
         recorded(told, tmp_path, Capture(links=((0, 9),)))
 
 
+def test_pairs_may_be_lists_as_in_a_yaml():
+    assert Capture(links=([0, 1], 2)) == Capture(links=((0, 1), 2))
+
+
 def test_a_policy_says_what_it_is():
     assert str(Capture()) == "every step"
     told = str(Capture(links=(3, (4, "server")), half=True, reservoir=20, last=False))
