@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privbench.contract import Attack, Block, Layer, MembershipGuess, Samples, View, block
+from privbench.contract import Attack, Block, Layer, MembershipGuess, Samples, View, blocks
 from privbench.errors import NotApplicable
 from privbench.toolkit.prefix import Prefixes
+from privbench.toolkit.traffic import places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,36 +52,63 @@ class ActivationMatch(Attack):
         candidates, auxiliary = view.public.candidates, view.public.auxiliary
         if candidates is None:
             raise NotApplicable("activation_match needs candidates; this seat is granted none")
-        layer, seen = _shallowest(view)
-        scores = -_nearest(view, layer, seen, candidates)
+        seen = _shallowest(view)
+        scores = -_nearest(view, seen, candidates)
         if auxiliary is None or not len(auxiliary):
             return MembershipGuess(scores)
-        strangers = _nearest(view, layer, seen, auxiliary)
+        strangers = _nearest(view, seen, auxiliary)
         return MembershipGuess(scores, threshold=-float(strangers.min()) / 4)  # squared distances
 
 
-def _shallowest(view: View) -> tuple[Layer, Block]:
-    """The first layer, in order of the forward pass, of which activations were seen."""
+def _shallowest(view: View) -> list[tuple[Layer, Block]]:
+    """Activations of the first layer, in order of the forward pass, at which each row was seen."""
+    found: list[tuple[Layer, Block]] = []
     for layer in view.topology.layers:
-        seen = block(view.messages, layer, "activation")
-        if len(seen.rows):
-            return layer, seen
+        known = [block.rows for _, block in found]
+        for block in blocks(view.messages, layer, "activation"):
+            fresh = torch.ones(len(block.rows), dtype=torch.bool)
+            for rows in known:
+                fresh &= places(rows, block.rows) < 0
+            if bool(fresh.any()):
+                rest = replace(block, rows=block.rows[fresh], payload=block.payload[fresh])
+                found.append((layer, rest))
+    if found:
+        return found
     raise NotApplicable(
         "activation_match needs activations, this seat saw none; choose threat=host"
     )
 
 
-def _nearest(view: View, layer: Layer, seen: Block, samples: Samples) -> Float[Tensor, " n"]:
+def _nearest(
+    view: View, seen: Sequence[tuple[Layer, Block]], samples: Samples
+) -> Float[Tensor, " n"]:
     """Squared distance of each sample's activation to the nearest row, over the steps.
 
     Relative to the mean squared norm of the step's rows, so that steps can be compared.
+
+    Raises:
+        NotApplicable: the seat knows the way to none of the rows.
     """
-    prefixes = Prefixes(view.topology, view.weights)
-    units = torch.tensor(seen.units)
-    x = samples.x.to(view.device)
+    prefixes, refused = Prefixes(view.topology, view.weights), []
     best = torch.full((len(samples),), torch.inf, dtype=torch.float64)
-    for step in seen.rows[:, 0].unique().tolist():
-        rows = seen.payload[seen.rows[:, 0] == step].flatten(1).double()
+    for layer, block in seen:
+        try:
+            distance = _nearest_in(block, layer, prefixes, samples.x.to(view.device))
+        except NotApplicable as reason:
+            refused.append(reason)
+            continue
+        best = torch.minimum(best, distance)
+    if len(refused) == len(seen):
+        raise refused[0]
+    return best.nan_to_num(posinf=torch.finfo(torch.float32).max)
+
+
+def _nearest_in(block: Block, layer: Layer, prefixes: Prefixes, x: Tensor) -> Float[Tensor, " n"]:
+    """The same for rows of which the same units were seen."""
+    units = torch.tensor(block.units)
+    best = torch.full((len(x),), torch.inf, dtype=torch.float64)
+    for step in block.rows[:, 0].unique().tolist():
+        rows = block.payload[block.rows[:, 0] == step].flatten(1).double()
         rows = rows[rows.any(dim=1)]
         if not len(rows):
             continue
@@ -87,7 +116,7 @@ def _nearest(view: View, layer: Layer, seen: Block, samples: Samples) -> Float[T
             expected = prefixes.at(layer.name, step)(x).cpu()[:, units].flatten(1).double()
         distance = _squared_distances(expected, rows) / rows.square().sum(1).mean()
         best = torch.minimum(best, distance.amin(dim=1))
-    return best.nan_to_num(posinf=torch.finfo(torch.float32).max)
+    return best
 
 
 def _squared_distances(

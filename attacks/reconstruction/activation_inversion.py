@@ -16,7 +16,7 @@ from privbench.contract import Attack, Guess, ReconstructionGuess, View, counted
 from privbench.errors import NotApplicable
 from privbench.toolkit.prefix import Prefix, Prefixes, stack
 from privbench.toolkit.priors import expected, is_image, variation_slope
-from privbench.toolkit.traffic import Seen, seen_of_victims
+from privbench.toolkit.traffic import Seen, each_known, seen_of_victims
 
 ROWS = 4  # victims of one seat and step that are inverted side by side: bits depend on it, so fixed
 SETS = 512  # sets of weights at once: bounds memory
@@ -148,19 +148,20 @@ def _shape(view: View) -> tuple[int, ...]:
 
 
 def _lots(number: int, view: View, prefixes: Prefixes) -> list[_Lot]:
-    """A seat's victims by step, a few at a time."""
-    seen = seen_of_victims(view, ("activation",))
-    if seen is None:
-        return []
-    at = seen.find(view.victims)
-    found = []
-    for step in torch.unique(view.victims[at >= 0, 0]).tolist():
-        prefix = prefixes.at(seen.layer.name, step)
-        here = ((view.victims[:, 0] == step) & (at >= 0)).nonzero().flatten()
-        for part in here.split(ROWS):
-            target, weight = _target(seen, at[part])
-            found.append(_Lot(number, part, prefix, target, weight))
-    return found
+    """A seat's victims by what was seen of them and by step, a few at a time."""
+
+    def lots(seen: Seen) -> list[_Lot]:
+        rows = view.victims[seen.victims]
+        at, found = seen.find(rows), []
+        for step in rows[:, 0].unique().tolist():
+            prefix = prefixes.at(seen.layer.name, step)
+            for part in (rows[:, 0] == step).nonzero().flatten().split(ROWS):
+                target, weight = _target(seen, at[part])
+                found.append(_Lot(number, seen.victims[part], prefix, target, weight))
+        return found
+
+    known = each_known(seen_of_victims(view, ("activation",)), lots)
+    return [lot for _, found in known for lot in found]
 
 
 def _target(seen: Seen, at: Int64[Tensor, " n"]) -> tuple[Tensor, Tensor]:

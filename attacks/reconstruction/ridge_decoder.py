@@ -16,7 +16,7 @@ from privbench.errors import NotApplicable
 from privbench.toolkit.prefix import Prefix, Prefixes
 from privbench.toolkit.priors import expected
 from privbench.toolkit.ridge import Ridge, fit_ridge
-from privbench.toolkit.traffic import Seen, defended, seen_of_victims, selected
+from privbench.toolkit.traffic import Seen, defended, each_known, seen_of_victims, selected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class RidgeDecoder(Attack):
     Where its pairs come from is the seat's to say: ``prefix``, auxiliary inputs through the layers
     before it, one decoder a step; ``query``, answers of an oracle at each step; ``own`` and
     ``chosen``, its own samples as it saw them cross, one decoder for all steps. It reads the
-    shallowest layer of which it sees victims.
+    shallowest layer of which it sees a victim, and has a decoder for each set of units that it sees.
 
     Example::
 
@@ -81,36 +81,27 @@ class _Decoding:
         like: Prefixes | None = before._prefixes if before is not None else None
         self._prefixes: Prefixes = Prefixes(view.topology, view.weights, like)
         self._shared: dict[str, Ridge] = before._shared if before is not None else {}
-        self._fitted: dict[int, Ridge] = {}
 
     def guess(self) -> ReconstructionGuess:
         """An image for each victim."""
         view, shape = self._view, _shape(self._view)
         guess = expected(view.public, shape).repeat(len(view.victims), *(1 for _ in shape))
-        seen = seen_of_victims(view)
-        if seen is None:
-            return ReconstructionGuess(view.victims, guess)
-        at = seen.find(view.victims)
-        steps = view.victims[:, 0]
-        for step in torch.unique(steps[at >= 0]).tolist():
-            here = (steps == step) & (at >= 0)
-            features = seen.seen.payload[at[here]].flatten(1)
-            found = self._decoder(seen, step)(features.to(view.device))
-            guess[here] = found.float().cpu().reshape(-1, *shape)
+        for part, found in each_known(seen_of_victims(view), self._decode):
+            guess[part.victims] = found.float().cpu().reshape(-1, *shape)
         return ReconstructionGuess(view.victims, guess)
 
-    def _decoder(self, seen: Seen, step: int) -> Ridge:
-        """The decoder for victims of one step, fitted when first asked for."""
+    def _decode(self, seen: Seen) -> Float[Tensor, "victims pixels"]:
+        """What victims were, of which the same units were seen."""
         way = self._view.seat.pairs
-        key = -1 if way in ("own", "chosen") else step  # one for all steps
-        if key not in self._fitted:
-            if way in ("own", "chosen"):
-                self._fitted[key] = self._from_own(seen)
-            elif way == "query":
-                self._fitted[key] = self._from_queries(seen, step)
-            else:
-                self._fitted[key] = self._from_prefix(seen, step)
-        return self._fitted[key]
+        fit = self._from_queries if way == "query" else self._from_prefix
+        once = self._from_own(seen) if way in ("own", "chosen") else None
+        rows = self._view.victims[seen.victims]
+        features = seen.features(rows).to(self._view.device)
+        found: list[Tensor] = []
+        for step in rows[:, 0].unique().tolist():  # in the order of the rows
+            decoder = fit(seen, step) if once is None else once
+            found.append(decoder(features[(rows[:, 0] == step).to(features.device)]))
+        return torch.cat(found)
 
     def _from_own(self, seen: Seen) -> Ridge:
         """Own samples with what was seen of them, at all steps."""

@@ -61,7 +61,7 @@ from privbench.contract.view import (
     Public,
     View,
     Weights,
-    block,
+    blocks,
 )
 
 __all__ = [
@@ -71,7 +71,7 @@ __all__ = [
     "LabelGuess", "Layer", "LearningDefense", "Load", "Losses", "MembershipGuess", "Message",
     "MessageDefense", "Need", "Net", "Oracle", "Own", "Pairs", "Party", "PrivacyCost", "Public",
     "Recipe", "ReconstructionGuess", "Samples", "Seat", "Slice", "Spec", "Tell", "Threat",
-    "Topology", "Traffic", "Trainer", "View", "Volume", "Weights", "Wrapped", "batches", "block",
+    "Topology", "Traffic", "Trainer", "View", "Volume", "Weights", "Wrapped", "batches", "blocks",
     "check_words", "child_rng", "counted", "finite", "load_name", "no_rows", "optimizer_for",
     "spec_of", "stage", "steps_per_epoch", "told", "traced", "watching",
 ]

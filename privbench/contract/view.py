@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -80,7 +80,10 @@ Answered by the harness and counted; raises AttackError once the budget is spent
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Rows of one layer put together over steps and senders: ``payload[i]`` belongs to ``rows[i]``."""
+    """Rows of which a seat saw these units, put together over steps and senders.
+
+    ``payload[i]`` belongs to ``rows[i]``.
+    """
 
     layer: str
     units: tuple[int, ...]
@@ -126,38 +129,43 @@ class View:
         return tuple(sorted({message.step for message in self.messages}))
 
 
-def block(messages: Iterable[Message], layer: Layer, kind: str) -> Block:
-    """All that a seat saw of one layer, as one matrix.
+def blocks(messages: Iterable[Message], layer: Layer, kind: str) -> tuple[Block, ...]:
+    """All that a seat saw of one layer: a matrix for each set of units that it saw of some rows.
 
-    Copies of the same block on several links count once. Rows of which a unit is missing are left
-    out. Units are in rising order; rows are sorted by step and index.
+    Each row is in one of them, with every unit that was seen of it: hosts of several replicas see
+    other units of other rows, and whoever takes over a slice sees more than before. Copies of the same
+    block on several links count once. Units are in rising order; rows are sorted by step and index.
 
     Args:
         messages: of one or many steps.
         layer: the layer whose output (``activation``) or gradient is meant.
         kind: ``activation``, ``partial_sum`` or ``gradient``.
+
+    Returns:
+        the largest set of units first; empty where nothing was seen.
     """
-    chosen = [m for m in messages if m.kind == kind and m.layer == layer.name]
     everything = tuple(range(layer.channels))
-    units = tuple(sorted({u for m in chosen for u in (m.units or everything)}))
-    steps = sorted({m.step for m in chosen})
-    rows, payloads = [], []
-    for step in steps:
-        found = _assemble([m for m in chosen if m.step == step], units, everything)
-        index, payload = found
-        rows.append(torch.stack([torch.full_like(index, step), index], dim=1))
-        payloads.append(payload)
-    if not rows:
-        shape = (0, 0, *layer.shape[1:])
-        return Block(layer.name, (), torch.empty(0, 2, dtype=torch.int64), torch.empty(shape))
-    return Block(layer.name, units, torch.cat(rows), torch.cat(payloads))
+    of_step: dict[int, list[Message]] = {}
+    for message in messages:
+        if message.kind == kind and message.layer == layer.name and len(message.rows):
+            of_step.setdefault(message.step, []).append(message)
+    found: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+    for step in sorted(of_step):
+        for units, index, payload in _assembled(of_step[step], everything):
+            rows = torch.stack([torch.full_like(index, step), index], dim=1)
+            found.setdefault(units, []).append((rows, payload))
+    return tuple(
+        Block(layer.name, units, *(torch.cat(parts) for parts in zip(*found[units], strict=True)))
+        for units in sorted(found, key=lambda units: (-len(units), units))
+    )
 
 
-def _assemble(
-    messages: list[Message], units: tuple[int, ...], everything: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    """Row indices of one step with every unit present, and their ``(n, units, *)`` payload."""
-    size = 1 + max((int(m.rows.max()) for m in messages if len(m.rows)), default=-1)
+def _assembled(
+    messages: Sequence[Message], everything: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], Tensor, Tensor]]:
+    """Sets of units seen of rows of one step, these rows, and their ``(n, units, *)`` payload."""
+    units = sorted({u for m in messages for u in (m.units or everything)})
+    size = 1 + max(int(m.rows.max()) for m in messages)
     place = {unit: i for i, unit in enumerate(units)}
     whole = torch.zeros(size, len(units), *messages[0].payload.shape[2:])
     seen = torch.zeros(size, len(units), dtype=torch.bool)
@@ -165,5 +173,11 @@ def _assemble(
         columns = torch.tensor([place[u] for u in (message.units or everything)])
         whole[message.rows[:, None], columns] = message.payload.to(whole.dtype)
         seen[message.rows[:, None], columns] = True
-    index = seen.all(dim=1).nonzero().flatten()
-    return index, whole[index]
+    index = seen.any(dim=1).nonzero().flatten()
+    if bool(seen[index].all()):
+        yield tuple(units), index, whole[index]
+        return
+    patterns, number = torch.unique(seen[index], dim=0, return_inverse=True)
+    for n, pattern in enumerate(patterns):
+        held, rows = pattern.nonzero().flatten(), index[number == n]
+        yield tuple(units[i] for i in held.tolist()), rows, whole[rows[:, None], held]

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from privbench.contract import Block, Layer, Message, Topology, View, block, child_rng
+from privbench.contract import Block, Layer, Message, Topology, View, blocks, child_rng
+from privbench.errors import NotApplicable
 
 Rows = Int64[Tensor, "n 2"]
+Found = TypeVar("Found")
 _STEP = 1 << 32  # more rows than a step can have: (step, index) as one number
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """The part of one layer that a seat sees of its victims.
+    """The part of one layer that a seat sees of some of its victims.
 
     Args:
-        layer: the shallowest of which it sees victims.
+        layer: the shallowest of which it sees them.
         kind: ``activation`` or ``partial_sum``.
-        seen: every row, own ones too, of which it saw all these units.
+        seen: every row, own ones too, of which it saw all units that it saw of these victims.
+        victims: their places in ``view.victims``, in rising order.
     """
 
     layer: Layer
     kind: str
     seen: Block
+    victims: Int64[Tensor, " victims"]
 
     def find(self, rows: Rows) -> Int64[Tensor, " n"]:
         """Place of each row in ``seen``; -1 = not seen."""
@@ -50,69 +55,96 @@ def places(known: Rows, rows: Rows) -> Int64[Tensor, " n"]:
 
 def seen_of_victims(
     view: View, kinds: Sequence[str] = ("activation", "partial_sum")
-) -> Seen | None:
-    """What the seat saw of the shallowest layer where it saw victims; None = nothing.
+) -> tuple[Seen, ...]:
+    """What the seat saw of each victim at the shallowest layer where it saw it.
 
-    The units are those seen of samples that are not its own: of these a device sees all units, but
-    that helps with nobody else's. Where it saw several partial sums of a layer they are added up.
+    Victims of which it saw the same units of the same layer stand together. Other victims' units
+    help with none of them, nor those that it saw of its own samples alone. Where it saw several
+    partial sums of a unit they are added up.
+
+    Returns:
+        parts, shallowest layer first; each victim that was seen is in one of them.
     """
-    own = view.own.rows if view.own is not None else torch.empty(0, 2, dtype=torch.int64)
-    own = own[_key(own).argsort()]
+    left = torch.ones(len(view.victims), dtype=torch.bool)
+    parts: list[Seen] = []
     for layer in view.topology.layers:
         for kind in kinds:
             messages = [m for m in view.messages if m.kind == kind and m.layer == layer.name]
-            if not messages:
+            if not messages or not bool(left.any()):
                 continue
-            found = _assembled(messages, own, layer, kind)
-            if len(found.rows) and bool((places(found.rows, view.victims) >= 0).any()):
-                return Seen(layer, kind, found)
-    return None
+            for found, sources in _sets(messages, layer, kind):
+                here = left & (places(found[0].rows, view.victims) >= 0)
+                if bool(here.any()):
+                    places_here = here.nonzero().flatten()
+                    whole = _summed(_joined(found), layer, sources)
+                    parts.append(Seen(layer, kind, whole, places_here))
+                    left &= ~here
+    return tuple(parts)
 
 
-def _assembled(messages: list[Message], own: Rows, layer: Layer, kind: str) -> Block:
-    everything = tuple(range(layer.channels))
-    foreign = _foreign(messages, own)
-    units = {unit for message in foreign for unit in (message.units or everything)}
-    kept = [
-        _restricted(message, units, everything)
-        for message in messages
-        if units.intersection(message.units or everything)
-    ]
-    if kind != "partial_sum":
-        return block(kept, layer, kind)
-    senders = sorted({message.sender for message in foreign})
-    parts = [block([m for m in kept if m.sender == sender], layer, kind) for sender in senders]
-    return _added(parts) if parts else block((), layer, kind)
+def each_known(parts: Iterable[Seen], work: Callable[[Seen], Found]) -> list[tuple[Seen, Found]]:
+    """What comes of each part for which the seat knows enough.
+
+    Raises:
+        NotApplicable: it knows enough for none of them.
+    """
+    found, refused = [], []
+    for part in parts:
+        try:
+            found.append((part, work(part)))
+        except NotApplicable as reason:
+            refused.append(reason)
+    if refused and not found:
+        raise refused[0]
+    return found
 
 
-def _foreign(messages: list[Message], own: Rows) -> list[Message]:
-    """Messages with a row that is not the seat's own."""
-    sizes = torch.tensor([len(message.rows) for message in messages])
-    steps = torch.tensor([message.step for message in messages]).repeat_interleave(sizes)
-    rows = torch.stack([steps, torch.cat([message.rows for message in messages])], dim=1)
-    other = (places(own, rows) < 0).split(sizes.tolist())
-    return [m for m, theirs in zip(messages, other, strict=True) if bool(theirs.any())]
+def _sets(
+    messages: Sequence[Message], layer: Layer, kind: str
+) -> Iterator[tuple[tuple[Block, ...], int]]:
+    """Blocks of a layer, each with those after it that have all its units; and the number of sources.
+
+    Partial sums of several senders are units of their own: unit u of sender number s is
+    ``s * channels + u``.
+    """
+    sources = 1
+    if kind == "partial_sum":
+        senders = sorted({message.sender for message in messages})
+        number = {sender: n for n, sender in enumerate(senders)}
+        sources, messages = len(senders), [_spread(m, number[m.sender], layer) for m in messages]
+    found = blocks(messages, replace(layer, channels=layer.channels * sources), kind)
+    for each in found:
+        units = set(each.units)
+        more = (o for o in found if o is not each and units.issubset(o.units))
+        yield (each, *more), sources
 
 
-def _restricted(message: Message, units: set[int], everything: tuple[int, ...]) -> Message:
-    """The message without units that are not asked for."""
-    held = message.units or everything
-    if units.issuperset(held):
-        return message
-    columns = [column for column, unit in enumerate(held) if unit in units]
-    kept = tuple(held[column] for column in columns)
-    return replace(message, units=kept, payload=message.payload[:, columns])
+def _spread(message: Message, sender: int, layer: Layer) -> Message:
+    held = message.units or range(layer.channels)
+    return replace(message, units=tuple(sender * layer.channels + unit for unit in held))
 
 
-def _added(parts: Sequence[Block]) -> Block:
-    """Partial sums of the same units from several senders, added up where all were seen."""
-    first, *others = [part for part in parts if part.units == parts[0].units]
-    for other in others:
-        at = places(other.rows, first.rows)
-        both = at >= 0
-        payload = first.payload[both] + other.payload[at[both]]
-        first = replace(first, rows=first.rows[both], payload=payload)
-    return first
+def _joined(found: Sequence[Block]) -> Block:
+    """The units of the first block, of the rows of all."""
+    first = found[0]
+    payloads = [first.payload]
+    for other in found[1:]:
+        column = {unit: i for i, unit in enumerate(other.units)}
+        payloads.append(other.payload[:, [column[unit] for unit in first.units]])
+    rows = torch.cat([each.rows for each in found])
+    order = _key(rows).argsort()
+    return replace(first, rows=rows[order], payload=torch.cat(payloads)[order])
+
+
+def _summed(found: Block, layer: Layer, sources: int) -> Block:
+    """The sum of what several senders add to a unit."""
+    if sources == 1:
+        return found
+    held = torch.tensor(found.units) % layer.channels
+    units, place = held.unique(return_inverse=True)
+    shape = (len(found.rows), len(units), *found.payload.shape[2:])
+    total = torch.zeros(shape).index_add_(1, place, found.payload)
+    return replace(found, units=tuple(units.tolist()), payload=total)
 
 
 def _key(rows: Rows) -> Int64[Tensor, " n"]:
