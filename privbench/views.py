@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from privbench.contract import (
     Attack,
+    Layer,
     Message,
     Own,
     Pairs,
@@ -26,6 +28,7 @@ from privbench.wire.transcript import Transcript
 
 Rows = Int64[Tensor, "n 2"]
 BROADCASTS = ("global_weights", "stem_weights", "tail_weights")
+RELEASER = "releaser"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +77,19 @@ def views_of(
         owned = owned_by(seat, topology)
         rows = rows_of(messages, attack.reads)
         known = {} if blinded else states
+        taps = not blinded and (seat.everything or bool(seat.links))
+        slices = transcript.seen_by(seat, held, ("slice_weights",) if taps else ())
+        weights = [
+            *_crossing(seat, topology, slices),
+            *_weights(seat, topology, known, transcript.owners),
+        ]
         views.append(
             View(
                 seat=seat,
                 topology=topology,
                 victims=facts.victims(rows, owned),
                 messages=messages,
-                weights=tuple(_weights(seat, topology, known, transcript.owners)),
+                weights=tuple(sorted(weights, key=lambda each: each.step)),
                 own=_own(seat, owned, steps, transcript, facts),
                 pairs=facts.pairs(steps) if seat.pairs == "query" else (),
                 public=_granted(seat, facts.public, attack),
@@ -95,7 +104,8 @@ def rows_of(messages: Iterable[Message], kinds: Sequence[str]) -> Rows:
     """Every row that these messages tell of, once, sorted by step and index.
 
     Weights that are broadcast tell of the rows of a step where those of the next step were seen too:
-    the difference is what these rows added.
+    the difference is what these rows added. A later broadcast does not do: who was sent none at the
+    next step cannot tell whether it was skipped, or learned from by others.
     """
     chosen = [message for message in messages if message.kind in kinds and len(message.rows)]
     broadcast = {(m.kind, m.step) for m in chosen if m.kind in BROADCASTS}
@@ -160,7 +170,7 @@ def _weights(
     states: dict[int, dict[str, Tensor]],
     owners: dict[int, Tensor],
 ) -> Iterable[Weights]:
-    """The parameters that the seat holds, step by step, oldest first."""
+    """The parameters that the seat's parties hold, step by step, oldest first."""
     owned = torch.tensor(sorted(owned_by(seat, topology)), dtype=torch.int64)
     for step, state in states.items():
         public = step == 0 and "initial_weights" in seat.grants
@@ -172,6 +182,46 @@ def _weights(
             yield from _broadcast(topology, step, state)
         if "own_weights" in seat.grants:
             yield from _slices(seat, topology, step, state)
+
+
+def _crossing(seat: Seat, topology: Topology, messages: Iterable[Message]) -> Iterator[Weights]:
+    """Slices that pass by a tap: whoever reads them knows them.
+
+    What goes to the releaser, or from one replica to another, is sent when a step is over and in force
+    in the next. What a seat's own parties are sent is among what they hold.
+    """
+    layers = {name: layer for layer in topology.layers for name in layer.parameters}
+    sent: Counter[tuple[object, ...]] = Counter()
+    for message in messages:
+        ends, layer = (message.sender, message.receiver), layers.get(message.layer)
+        if layer is None or set(ends) & set(seat.parties):
+            continue
+        replicas = {topology.replica(end) for end in ends}
+        over = ends[1] == RELEASER or (ends[0] != RELEASER and len(replicas) > 1)
+        key = (message.step, ends, message.layer, message.units)
+        columns = _columns(topology, message, layer, sent[key])
+        sent[key] += 1
+        held = {message.layer: message.payload}
+        yield Weights(message.step + over, layer.name, message.units, held, columns)
+
+
+def _columns(
+    topology: Topology, message: Message, layer: Layer, number: int
+) -> tuple[int, ...] | None:
+    """Of the slice that a message is part of: the ``number``-th that may be meant; None = all."""
+    if message.units is None or message.payload.ndim < 2:
+        return None
+    ends = {message.sender, message.receiver}
+    ends |= {h.home for h in topology.handovers if {h.sender, h.receiver} == ends}
+    homes = zip(topology.slices, topology.slices_at(message.step), strict=True)
+    meant = [
+        home.columns
+        for home, piece in homes
+        if home.layer == layer.name
+        and home.units == message.units
+        and {home.party, piece.party} & ends
+    ]
+    return meant[min(number, len(meant) - 1)] if meant else None
 
 
 def _broadcast(topology: Topology, step: int, state: dict[str, Tensor]) -> Iterable[Weights]:

@@ -12,7 +12,15 @@ from privbench.contract import Party, Seat, Threat, Topology
 from privbench.errors import UsageError
 from privbench.threats.knowledge import KNOWN, from_start
 
-TRAFFIC = ("activation", "partial_sum", "gradient", "stem_weights", "tail_weights", "labels")
+TRAFFIC = (
+    "activation",
+    "partial_sum",
+    "gradient",
+    "stem_weights",
+    "tail_weights",
+    "slice_weights",
+    "labels",
+)
 
 
 def _hosts(topology: Topology) -> tuple[Party, ...]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from privbench.contract import KINDS, Party, Seat, Threat, Topology
 from privbench.errors import UsageError
+from privbench.slicenet.links import OWNER, Links
+from privbench.slicenet.links import Link as Linked
 from privbench.threats.knowledge import KNOWN, from_start
+
+Pair = tuple[Party, Party]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +32,49 @@ class Wire(Threat):
         return (Seat("wire", "network", everything=True, grants=frozenset(grants), pairs=pairs),)
 
 
+def opened(topology: Topology, usual: Collection[Pair]) -> tuple[Pair, ...]:
+    """Pairs of devices that send each other something only because slices changed hands.
+
+    Args:
+        usual: those that do while nobody fails.
+    """
+    order = {party: number for number, party in enumerate(topology.parties)}
+    found = {frozenset((each.sender, each.receiver)) for each in topology.handovers}
+    for step in topology.changes():
+        pieces = topology.slices_at(step)
+        homes = zip(topology.slices, pieces, strict=True)
+        moved = {piece.party for home, piece in homes if home.party != piece.party}
+        links = Links(topology.layers, pieces)
+        for layer in topology.layers:
+            for link in links.links(layer.name, near={*moved, OWNER}):
+                found.update(_ends(link, topology, moved))
+            for each in links.sums(layer.name):
+                pairs = (frozenset((each.reducer, other)) for other in each.others)
+                found.update(pair for pair in pairs if pair & moved)
+    devices = {party for party in order if party.startswith("device-")}
+    fresh = [pair for pair in found - {frozenset(pair) for pair in usual} if pair <= devices]
+    numbered = sorted(sorted(order[end] for end in pair) for pair in fresh)
+    return tuple((topology.parties[one], topology.parties[other]) for one, other in numbered)
+
+
+def _ends(link: Linked, topology: Topology, moved: Collection[Party]) -> Iterator[frozenset[Party]]:
+    """Who is at the two ends, where one of them has taken over slices."""
+    ends = {link.sender, link.receiver}
+    if OWNER not in ends:
+        yield frozenset(ends)
+        return
+    (host,) = ends - {OWNER} or {OWNER}
+    if host in moved:
+        yield from (frozenset((host, owner)) for owner in topology.owners if owner != host)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Link(Threat):
     """Taps the link between two devices. Every link that carries activations is a seat of its own.
 
-    It knows no weights but the public initial ones, so it can decode what it sees at step 0
-    (``threat.steps=first:N``), and later steps as far as the weights have not moved on.
+    It knows no weights but the public initial ones and the slices that cross it (copies, replicas'
+    averages), so it can decode what it sees at step 0 (``threat.steps=first:N``), and later steps as
+    far as the weights have not moved on.
 
     Args:
         link: numbers of two devices, for example ``[3, 7]``: that link alone; None = every link.
@@ -53,9 +95,14 @@ class Link(Threat):
             for one, other in self._links(topology)
         )
 
-    def _links(self, topology: Topology) -> tuple[tuple[Party, Party], ...]:
+    def _links(self, topology: Topology) -> tuple[Pair, ...]:
         if self.link is None:
-            return tuple((each.one, each.other) for each in topology.traffic)
+            there = frozenset(
+                topology.parties
+            )  # beside it, sums over many links stand under one name
+            each = ((traffic.one, traffic.other) for traffic in topology.traffic)
+            usual = tuple(pair for pair in each if there.issuperset(pair))
+            return (*usual, *opened(topology, usual))
         if not isinstance(self.link, tuple) or [type(end) for end in self.link] != [int, int]:
             shown = list(self.link) if isinstance(self.link, tuple) else self.link
             raise UsageError(

@@ -105,7 +105,7 @@ class Prefixes:
             if not like.is_floating_point():
                 state[name] = like  # counters of batches: no output depends on them
                 continue
-            found = self._nearest(name, step)
+            found = self._nearest(name, step, like)
             if found is None:
                 raise NotApplicable(
                     f"the seat sees layer '{layer}' but does not know '{name}' on the way to it; "
@@ -114,33 +114,44 @@ class Prefixes:
             state[name] = found
         return Prefix(self._topology.layer(layer), self._module(layer), state)
 
-    def _nearest(self, name: str, step: int) -> Tensor | None:
+    def _nearest(self, name: str, step: int, like: Tensor) -> Tensor | None:
         steps = sorted(self._held.get(name, {}))
         after = bisect_right(steps, step)
         for known in (*reversed(steps[:after]), *steps[after:]):
-            found = self._whole(name, known)
+            found = self._whole(name, known, like)
             if found is not None:
                 return found
         return None
 
-    def _whole(self, name: str, step: int) -> Tensor | None:
-        """A tensor as held at one step, put together from slices where these cover the layer."""
-        pieces: dict[int, Tensor] = {}
-        for held in self._held[name][step]:
-            if held.units is None:
-                return held.tensors[name]
-            if len(held.units) == len(held.tensors[name]) and held.columns is None:
-                pieces.update(zip(held.units, held.tensors[name], strict=True))
-        layer = next((each for each in self._topology.layers if name in each.parameters), None)
-        if layer is None or set(pieces) != set(range(layer.channels)):
-            return None
-        return torch.stack([pieces[unit] for unit in range(layer.channels)])
+    def _whole(self, name: str, step: int, like: Tensor) -> Tensor | None:
+        """A tensor as held at one step, put together from slices where these cover it."""
+        parts = self._held[name][step]
+        whole = next((held.tensors[name] for held in parts if held.units is None), None)
+        if whole is not None:
+            return whole
+        found = torch.empty(like.shape, dtype=parts[0].tensors[name].dtype)
+        known = torch.zeros(like.shape, dtype=torch.bool)
+        for held in parts:
+            at = _places(held, like)
+            if at is not None and found[at].shape == held.tensors[name].shape:
+                found[at], known[at] = held.tensors[name], True
+        return found if bool(known.all()) else None
 
     def _module(self, layer: str) -> nn.Module:
         if layer not in self._modules:
             recorded = traced(self._topology.net.module())
             self._modules[layer] = truncated(recorded, self._topology.layer(layer).cut)
         return self._modules[layer]
+
+
+def _places(held: Weights, like: Tensor) -> tuple[Tensor, ...] | None:
+    """Where in a tensor a slice's rows and columns are; None = it has no rows."""
+    if not like.ndim:
+        return None
+    units = torch.tensor(held.units)
+    if held.columns is None or like.ndim < 2:
+        return (units,)
+    return units[:, None], torch.tensor(held.columns)
 
 
 def prefix(topology: Topology, weights: Sequence[Weights], layer: str, step: int) -> Prefix:
