@@ -121,6 +121,7 @@ class CrowdFacts:
         bills: what a step costs, here and under other regimes on the same crowd.
         volumes: what this slicer and others make of the same problem.
         lost: to faults; empty where none were asked for.
+        labels: where the loss is computed: ``tail``, ``logits``, ``shared``; empty in older reports.
     """
 
     stages: tuple[Stage, ...]
@@ -130,6 +131,7 @@ class CrowdFacts:
     bills: tuple[Bill, ...] = ()
     volumes: tuple[Volume, ...] = ()
     lost: tuple[Lost, ...] = ()
+    labels: str = ""
 
     @classmethod
     def of(cls, topology: Topology) -> CrowdFacts | None:
@@ -149,6 +151,7 @@ class CrowdFacts:
             tuple(Lost(*each) for each in asdict(topology.losses).items())
             if topology.losses
             else (),
+            topology.labels,
         )
 
     @classmethod
@@ -160,7 +163,8 @@ class CrowdFacts:
             **{
                 name: tuple(kind(**each) for each in facts.get(name, ()))
                 for name, kind in KINDS.items()
-            }
+            },
+            labels=facts.get("labels", ""),
         )
 
 

@@ -18,6 +18,7 @@ from test_twin import furthest
 from privbench.contract import HEADER_BYTES, MessageDefense, Net, Seat, Spec
 from privbench.errors import NotApplicable, UsageError
 from privbench.regimes.training import train
+from privbench.slicenet.crowd import Uniform
 from privbench.slicenet.places import LABELS
 from privbench.slicenet.problem import Slicing, volume
 from privbench.slicenet.router import CrowdRouter
@@ -131,41 +132,21 @@ def test_the_exit_counts_the_logits_of_rows_that_others_own():
     assert volume(problem, apart) == 2 * (0.75 * 8 + 4) * problem.element
 
 
-def recovered(told):
-    """Labels read off gradients of logits: the only negative entry; right ones, and all."""
-    last = told.trained.topology.layers[-2]
-    right = count = 0
-    for rows, labels, slopes in _slopes(told, last.name, last.channels):
-        assert ((slopes < 0).sum(1) == 1).all()
-        right += int((slopes.argmin(1) == labels).sum())
-        count += len(rows)
-    return right, count
-
-
-def _slopes(told, layer, classes):
-    """Rows of each step, their labels, and the gradient of their logits put together as it was sent."""
-    for step, positions in told.population.noted.items():
-        whole = torch.zeros(len(positions), classes, dtype=torch.float64)
-        seen = torch.zeros_like(whole, dtype=torch.bool)
-        for m in told.tap.cut():
-            if (m.step, m.kind, m.layer) == (step, "gradient", layer):
-                at = m.rows[:, None], torch.tensor(m.units)
-                whole[at], seen[at] = m.payload, True
-        rows = seen.all(1).nonzero().flatten()
-        yield rows, told.population.train.y[positions[rows]], whole[rows]
-
-
 @pytest.mark.parametrize("labels", HOSTED)
 def test_the_gradient_of_logits_tells_every_label(labels):
-    settings = {"devices": 9, "granularity": 2, "batch": 100, "slicer": Random(seed=1)}
-    base = crowd(labels, **{k: v for k, v in settings.items() if k != "batch"})
-    told = trained(replace(base, batch=100), MLP, SHAPE, count=500)
-    right, count = recovered(told)
-    assert right == count
-    if (
-        labels == "shared"
-    ):  # no row's gradient stays at home unless a host of logits computes the loss
-        assert count == 500
+    """500 of 500, to a host of the last layer that owns none of the rows: the only negative entry."""
+    apart = Uniform(devices=8, owners=5, hosts=3)
+    base = crowd(labels, granularity=4, slicer=Greedy())
+    told = trained(replace(base, crowd=apart, batch=100), MLP, SHAPE, count=500)
+    topology = told.trained.topology
+    (host,) = {piece.party for piece in topology.slices if piece.layer == "linear3"}
+    right = count = 0
+    for m in told.tap.cut(Seat(host, "peer", (host,))):
+        if (m.kind, m.layer, m.receiver) == ("gradient", "linear3", host):
+            assert host not in topology.owners and ((m.payload < 0).sum(1) == 1).all()
+            true = told.population.train.y[told.population.noted[m.step][m.rows]]
+            right, count = right + int((m.payload.argmin(1) == true).sum()), count + len(true)
+    assert (right, count) == (500, 500)
 
 
 def test_labels_go_to_one_host_alone_and_that_host_is_known_to_have_them():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import duckdb
 import pyarrow as pa
@@ -12,6 +13,15 @@ from privbench.report.report import Report
 
 MOST = 200
 """Reasons that are listed."""
+
+LABELS: Mapping[str, str] = MappingProxyType(
+    {
+        "tail": "stay with their owners, who send the gradient of the last hidden activation",
+        "logits": "stay with their owners, who send the gradient of the logits: it tells each label",
+        "shared": "sent to the host that computes the loss",
+    }
+)
+"""By ``regime.labels``; in no mode are they hidden."""
 
 REASONS = f"""
 SELECT verdict, reason, count(*) AS rows, list_sort(list(DISTINCT concat_ws(' · ', regime,
@@ -75,6 +85,15 @@ def _lost(report: Report) -> str:
     return ", ".join(told) or ("nothing" if lost else "")
 
 
+def _labels(report: Report) -> str:
+    """What becomes of labels in a crowd; empty where none trained."""
+    crowd = report.crowd
+    if crowd is None or crowd.labels not in LABELS:
+        return ""
+    scorer = f": {crowd.blocks[-1].party}" if crowd.labels == "shared" else ""
+    return f"{LABELS[crowd.labels]}{scorer}"
+
+
 def _made(report: Report, shared: str) -> Made:
     names, run = report.names, report.run
     words = [names.regime, names.defense, names.threat, names.attack, names.variant]
@@ -88,6 +107,7 @@ def _made(report: Report, shared: str) -> Made:
         "records": _pairs(run.splits),
         "seed, threads, device": f"{run.seed}, {run.threads}, {run.device}",
         "attack kept from the truth in a process of its own": "yes" if run.sealed else "no",
+        "labels": _labels(report),
         "lost to faults": _lost(report),
         "versions": "" if versions == shared else versions,
         "why not": report.reason,

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import zlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ import pytest
 from privbench.errors import StorageError
 from privbench.report import chosen
 from privbench.report import page as room
+from privbench.report.crowd import CrowdFacts
 from privbench.report.folder import gather, lines_of, table_of, write_table
 from privbench.report.page import render, write_page
 from privbench.report.page import table as table_room
+from privbench.report.page.made import making
 from privbench.report.page.png import Album, data_uri
 from privbench.report.page.table import sent
 from privbench.report.printed import headlines
@@ -213,3 +215,15 @@ def test_a_png_is_what_browsers_read() -> None:
     album = Album()
     assert [album.add(image), album.add(image), album.add(image[:1])] == [0, 0, 1]
     pytest.importorskip("PIL.Image").open(io.BytesIO(raw)).load()
+
+
+@pytest.mark.parametrize("labels", ["tail", "logits", "shared", ""])
+def test_the_page_says_what_becomes_of_labels(study: tuple[Report, ...], labels: str) -> None:
+    host = next(report for report in study if report.crowd)
+    crowd = replace(host.crowd, labels=labels)
+    read = CrowdFacts.read(asdict(crowd))
+    assert read == crowd
+    (made,) = making([replace(host, crowd=read)], lines_of([host])).runs
+    told = dict(made.facts).get("labels", "")
+    words = {"tail": "last hidden", "logits": "tells each label", "shared": ": device-3", "": ""}
+    assert words[labels] in told and bool(told) == bool(labels)
