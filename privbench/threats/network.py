@@ -32,6 +32,18 @@ class Wire(Threat):
         return (Seat("wire", "network", everything=True, grants=frozenset(grants), pairs=pairs),)
 
 
+def telling(topology: Topology) -> Iterator[Pair]:
+    """Pairs of devices of which one is sent the other's labels."""
+    order = {party: number for number, party in enumerate(topology.parties)}
+    last = topology.layers[-1].name if topology.labels == "shared" else ""
+    for scorer in (piece.party for piece in topology.slices if piece.layer == last):
+        mine = topology.replica(scorer)
+        for owner in topology.owners:
+            if owner != scorer and topology.replica(owner) == mine:
+                one, other = sorted((scorer, owner), key=order.__getitem__)
+                yield one, other
+
+
 def opened(topology: Topology, usual: Collection[Pair]) -> tuple[Pair, ...]:
     """Pairs of devices that send each other something only because slices changed hands.
 
@@ -51,8 +63,11 @@ def opened(topology: Topology, usual: Collection[Pair]) -> tuple[Pair, ...]:
             for each in links.sums(layer.name):
                 pairs = (frozenset((each.reducer, other)) for other in each.others)
                 found.update(pair for pair in pairs if pair & moved)
+        if links.scorer in moved:
+            found.update(frozenset((links.scorer, owner)) for owner in topology.owners)
     devices = {party for party in order if party.startswith("device-")}
-    fresh = [pair for pair in found - {frozenset(pair) for pair in usual} if pair <= devices]
+    new = found - {frozenset(pair) for pair in usual}
+    fresh = [pair for pair in new if pair <= devices and len(pair) == 2]
     numbered = sorted(sorted(order[end] for end in pair) for pair in fresh)
     return tuple((topology.parties[one], topology.parties[other]) for one, other in numbered)
 
@@ -70,7 +85,7 @@ def _ends(link: Linked, topology: Topology, moved: Collection[Party]) -> Iterato
 
 @dataclass(frozen=True, kw_only=True)
 class Link(Threat):
-    """Taps the link between two devices. Every link that carries activations is a seat of its own.
+    """Taps the link between two devices. Every link that carries activations, or labels, is a seat.
 
     It knows no weights but the public initial ones and the slices that cross it (copies, replicas'
     averages), so it can decode what it sees at step 0 (``threat.steps=first:N``), and later steps as
@@ -97,11 +112,11 @@ class Link(Threat):
 
     def _links(self, topology: Topology) -> tuple[Pair, ...]:
         if self.link is None:
-            there = frozenset(
-                topology.parties
-            )  # beside it, sums over many links stand under one name
-            each = ((traffic.one, traffic.other) for traffic in topology.traffic)
+            there = frozenset(topology.parties)
+            each = [(traffic.one, traffic.other) for traffic in topology.traffic]
             usual = tuple(pair for pair in each if there.issuperset(pair))
+            if len(usual) == len(each):  # else sums over many links stand under one name
+                usual = tuple(dict.fromkeys((*usual, *telling(topology))))
             return (*usual, *opened(topology, usual))
         if not isinstance(self.link, tuple) or [type(end) for end in self.link] != [int, int]:
             shown = list(self.link) if isinstance(self.link, tuple) else self.link

@@ -11,6 +11,7 @@ from crowds import EVERYTHING, Deals, mlp, records, trained
 from device_nets import NETS
 from devices import regime, walked
 from failing import Plain
+from replicated import cut as replicated_cut
 from test_device import agree as devices_agree
 from test_twin import agree as twin_agrees
 from test_twin import furthest
@@ -31,6 +32,7 @@ from privbench.slicenet.slicers.metis import Metis
 from privbench.slicenet.slicers.random import Random
 from privbench.slicenet.trace import trace
 from privbench.threats.crowd import Host
+from privbench.threats.network import Link
 from privbench.wire.tap import Capture, Recorder
 from privbench.wire.transcript import Transcript
 from privbench.wire.wire import Wire
@@ -177,6 +179,20 @@ def test_a_link_that_carries_labels_shows_them():
     assert {m.sender for m in seen if m.kind == "labels"} == {owner}
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_every_link_that_carries_something_is_a_seat(replicas):
+    """Greedy hosts the loss apart from all that owners would send it anything but labels."""
+    apart = crowd("shared", slicer=Greedy(), replicas=replicas)
+    told = trained(replace(apart, crowd=Uniform(devices=10, owners=4, hosts=7)), MLP, SHAPE)
+    kinds = (*TRAFFIC, "labels")
+    cut = told.tap.cut() if replicas == 1 else replicated_cut(told)
+    crossed = {frozenset((m.sender, m.receiver)) for m in cut if m.kind in kinds}
+    seats = [frozenset(seat.links[0]) for seat in Link().seats(told.trained.topology)]
+    assert len(seats) == len(set(seats)) and set(seats) == crossed
+    usual = {frozenset((each.one, each.other)) for each in told.trained.topology.traffic}
+    assert crossed - usual
+
+
 @pytest.mark.parametrize(
     "tiling, labels",
     [
@@ -249,6 +265,10 @@ def test_a_buddy_computes_the_loss_while_its_host_is_away():
     assert told.wire.bytes == still.wire.bytes
     granted = {seat.name for seat in Host().seats(topology) if "labels" in seat.grants}
     assert granted == {"device-8", buddy}
+    tapped = {frozenset(seat.links[0]) for seat in Link().seats(topology)}
+    assert {
+        frozenset((m.sender, m.receiver)) for m in told.tap.cut() if m.kind == "labels"
+    } <= tapped
 
 
 @pytest.mark.parametrize("labels", QUICKLY)
