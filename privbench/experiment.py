@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from privbench.contract import (
     Fitted,
     Guess,
     Knowledge,
+    Net,
     Pairs,
     Public,
     Seat,
@@ -32,6 +33,7 @@ from privbench.equality import as_reference
 from privbench.errors import NotApplicable, PrivbenchError
 from privbench.oracle import CountingOracle
 from privbench.plan import Plan, source_of
+from privbench.positions import position_of
 from privbench.report.crowd import CrowdFacts
 from privbench.report.report import Refusal, Report, Run, SeatFacts
 from privbench.scoring.roc import curves
@@ -133,7 +135,7 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
     seconds = time.perf_counter() - started
     guess_hash = fingerprint(tuple(guesses))  # before the truth is opened
     with stage("scoring"):
-        results = scored(plan, opened, views, guesses)
+        results = scored(plan, opened, views, guesses, store)
     models = [int(fit.facts.get("models", 0)) for view in views for fit in view.fitted]
     return replace(
         report,
@@ -235,10 +237,24 @@ def oracle_of(plan: Plan, target: Opening, seat: Seat) -> CountingOracle | None:
 
 
 def scored(
-    plan: Plan, opened: Opened, views: Sequence[View], guesses: Sequence[Guess]
+    plan: Plan,
+    opened: Opened,
+    views: Sequence[View],
+    guesses: Sequence[Guess],
+    store: Store | None = None,
 ) -> list[SeatResult]:
-    """Compare each guess, and the blind one, with the truth."""
-    scorer = Scorer(opened, plan.seed, plan.device)
+    """Compare each guess, and the blind one, with the truth; a store keeps the evaluator."""
+
+    def kept(make: Callable[[], Net]) -> Net:
+        if store is None:
+            return make()
+        given = (opened.evaluator, plan.seed, plan.threads, plan.device, str(torch.__version__))
+        name = fingerprint(*given, digest_of_rooms("scoring"))
+        folder = store.get_or_make("evaluators", name, lambda at: codec.save(make(), at / "net"))
+        net: Net = codec.load(folder / "net")
+        return net
+
+    scorer = Scorer(opened, plan.seed, plan.device, kept)
     return [
         scorer.score(
             plan.attack.goal,
@@ -291,7 +307,8 @@ def seat_facts(plan: Plan, view: View) -> SeatFacts:
     elif pairs == "prefix" and view.public.auxiliary is not None:
         n_pairs = len(view.public.auxiliary)
     rows = rows_of(view.messages, plan.attack.reads)
-    return SeatFacts(seat.name, seat.column, pairs, n_pairs, len(rows), len(view.steps()))
+    where = asdict(position_of(view))
+    return SeatFacts(seat.name, seat.column, pairs, n_pairs, len(rows), len(view.steps()), **where)
 
 
 def circumstances(plan: Plan, opened: Opened | None = None, taken_over: Run | None = None) -> Run:

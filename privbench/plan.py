@@ -22,7 +22,7 @@ from privbench.wire.capture import Capture
 COVERED = ("privbench.", "torch.")  # by the digests of rooms, and by torch's version
 TRAINING_ROOMS = ("contract", "wire", "data", "models", "slicenet", "regimes")
 PLACES = ("root", "path", "download")  # of data: where the bytes are, not which
-VIEWING_ROOMS = ("threats", "seating", "views", "oracle", "equality", "experiment")
+VIEWING_ROOMS = ("threats", "seating", "views", "positions", "oracle", "equality", "experiment")
 SCORING_ROOMS = ("contract", "toolkit", "scoring", *VIEWING_ROOMS)
 
 

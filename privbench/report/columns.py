@@ -7,6 +7,7 @@ COLUMNS = (
     "n_pairs", "rows_seen", "steps_seen", "capture", "recorded", "accuracy",
     "bytes_per_sample", "flops_per_sample", "epsilon", "delta", "epsilon_covers", "shadow_models",
     "queries", "sealed", "train_seconds", "attack_seconds", "seed", "threads", "device", "fingerprint",
+    "against_blind", "depth", "share_seen", "epochs_seen", "coalition",
 )  # fmt: skip
 
 HEADLINE = {

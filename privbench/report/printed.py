@@ -21,6 +21,9 @@ STYLE = {
 }
 SHORT = {"identification": "ident.", "evaluator_top1": "top-1", "label_accuracy": "labels"}
 """Headline metrics, as the screen names them."""
+LIKENESS = {"psnr_db": ("Likeness", "{:.1f} dB"), "column_gain": ("Columns", "a gain of {:.2f}")}
+"""Metrics that can be worse than guessing while records are told apart, which nobody should misread."""
+OF_RECORDS = ("reconstruction",)
 MOST = 300  # lines of a table; thousands take the terminal longer to print than to compute
 WIDTH = 156  # columns that ten cells need; a narrower screen wraps lines, a pipe gets them whole
 
@@ -41,6 +44,7 @@ def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     notes: list[str] = []
+    likeness = _likeness(frame)
     previous = None
     lines = headlines(frame)
     seeds = lines["seed"].nunique() > 1
@@ -48,7 +52,7 @@ def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:
         if previous not in (None, row["regime"]):
             table.add_section()
         previous = row["regime"]
-        table.add_row(*_cells(row, notes, seeds))
+        table.add_row(*_cells(row, notes, seeds, likeness))
     wide = Console(
         file=console.file, width=max(console.width, WIDTH), force_terminal=console.is_terminal
     )
@@ -86,13 +90,35 @@ def headlines(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[head & (~many | summed)]
 
 
-def _cells(row: pd.Series, notes: list[str], seeds: bool) -> list[str]:
+def _likeness(frame: pd.DataFrame) -> dict[tuple[object, ...], str]:
+    """Of each seat that rebuilt records, by run: a sentence where they are not like the originals."""
+    told: dict[tuple[object, ...], str] = {}
+    for _, row in frame[frame["metric"].isin(tuple(LIKENESS))].iterrows():
+        if row["against_blind"] in ("worse than guessing", "no better than guessing"):
+            name, form = LIKENESS[row["metric"]]
+            told[_seat(row)] = (
+                f"{name}: {row['against_blind']}. What was rebuilt has {form.format(row['value'])}, "
+                f"where the best guess without traffic has {form.format(row['blind'])}"
+            )
+    return told
+
+
+def _seat(row: pd.Series) -> tuple[object, ...]:
+    return row["row"], row["fingerprint"], row["attack"], row["variant"], row["seat"]
+
+
+def _cells(
+    row: pd.Series, notes: list[str], seeds: bool, likeness: dict[tuple[object, ...], str]
+) -> list[str]:
     """The ten cells; a reason goes to the notes below the table, once."""
     verdict, style = str(row["verdict"]), STYLE.get(str(row["verdict"]))
-    if row["reason"]:
-        if row["reason"] not in notes:
-            notes.append(str(row["reason"]))
-        verdict += rf" \[{notes.index(row['reason']) + 1}]"
+    if verdict == "not shown to leak" and row["against_blind"] == "worse than guessing":
+        verdict += ", worse than guessing"
+    for note in (row["reason"], likeness.get(_seat(row)) if row["goal"] in OF_RECORDS else None):
+        if note:
+            if note not in notes:
+                notes.append(str(note))
+            verdict += rf" \[{notes.index(str(note)) + 1}]"
     said = [str(row["variant"] or ""), f"seed {row['seed']}" if seeds else ""]
     variant = ", ".join(part for part in said if part)
     leakage, blind, seat = "–", "–", str(row["seat"]) if pd.notna(row["seat"]) else ""

@@ -51,6 +51,14 @@ class SeatFacts:
     n_pairs: int = 0
     rows_seen: int = 0
     steps_seen: int = 0
+    depth: int | None = None  # layers before the shallowest that it sees
+    share_seen: float | None = None  # of that layer's channels
+    epochs_seen: int | None = None
+    coalition: int | None = None  # parties that it controls
+
+
+SEAT_FACTS = tuple(f.name for f in fields(SeatFacts) if f.name != "seat")
+"""Columns that say what a seat had to go on."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +238,13 @@ class Report:
             column = self.run.worst_column
         known = {f.name: getattr(score, f.name) for f in fields(score) if f.name in COLUMNS}
         seats = len(self.seats)
-        return self._row(**known, **{**facts, "column": column}, seats=seats, verdict=verdict)
+        return self._row(
+            **known,
+            **{**facts, "column": column},
+            seats=seats,
+            verdict=verdict,
+            against_blind=score.against_blind(),
+        )
 
     def _refusal_row(self, refusal: Refusal) -> dict[str, Any]:
         return self._row(
@@ -245,7 +259,7 @@ class Report:
         """Facts of one seat; for worst, median and best those that all seats share."""
         chosen = [s for s in self.seats if s.seat == seat or seat in SUMMARY]
         shared = {}
-        for name in ("column", "pairs", "n_pairs", "rows_seen", "steps_seen"):
+        for name in SEAT_FACTS:
             values = {getattr(facts, name) for facts in chosen}
             shared[name] = values.pop() if len(values) == 1 else None
         if chosen and shared["pairs"] is None:

@@ -12,20 +12,20 @@ import pandas as pd
 import pyarrow as pa
 
 from privbench.report.columns import COLUMNS, SUMMARY
-from privbench.report.report import Report
+from privbench.report.report import SEAT_FACTS, Report
 
-FACTS = ("column", "pairs", "n_pairs", "rows_seen", "steps_seen")
+FACTS = SEAT_FACTS
 SCORE = (
     "goal", "metric", "seat", "value", "low", "high", "n", "n_negative", "blind", "blind_name",
     "reliable", "by_construction", "over", "capture", "note",
 )  # fmt: skip
 NUMBERS = frozenset({
     "value", "low", "high", "blind", "capture", "accuracy", "bytes_per_sample", "flops_per_sample",
-    "epsilon", "delta", "train_seconds", "attack_seconds",
+    "epsilon", "delta", "train_seconds", "attack_seconds", "share_seen",
 })  # fmt: skip
 COUNTS = frozenset({
     "seats", "n", "n_negative", "n_pairs", "rows_seen", "steps_seen", "shadow_models", "queries",
-    "seed", "threads",
+    "seed", "threads", "depth", "epochs_seen", "coalition",
 })  # fmt: skip
 TRUTHS = frozenset({"reliable", "by_construction", "sealed"})
 
@@ -125,6 +125,7 @@ def _score_part(report: Report) -> dict[str, Sequence[Any]]:
         part["column"] = [worst if score.seat == "worst" else old for score, old in columns]
     same = report.status == "same_as"
     part["verdict"] = ["as centralized" if same else score.verdict() for score in scores]
+    part["against_blind"] = [score.against_blind() for score in scores]
     part["seats"] = [len(report.seats)] * len(scores)
     return part
 

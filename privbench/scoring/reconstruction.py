@@ -14,23 +14,24 @@ from privbench.errors import PluginError
 from privbench.scoring import images, rates, statistics
 from privbench.scoring.assignment import Assigned, assign, matched
 from privbench.scoring.bench import SWAPS, Bench
+from privbench.scoring.evaluator import is_image
 from privbench.scoring.prior import BlindImage, blind_images, nearest
-from privbench.scoring.score import LOWER_LEAKS, RATES, Measured, Score, SeatResult
+from privbench.scoring.score import (
+    LOWER_LEAKS,
+    PSNR_RATE,
+    RATES,
+    SSIM_RATE,
+    Measured,
+    Score,
+    SeatResult,
+)
+
+STRANGERS = "matched to strangers"
+GOOD_PSNR, GOOD_SSIM = 20.0, 0.6  # dB, and no unit: from which on a rebuilt image is recognised
 
 
-@dataclass(frozen=True, eq=False)
-class _Values:
-    """Each metric's value for each victim; SSIM None where it does not apply."""
-
-    identification: np.ndarray
-    psnr_db: np.ndarray
-    mse: np.ndarray
-    ssim: np.ndarray | None
-
-    def items(self) -> list[tuple[str, np.ndarray]]:
-        """Metrics that apply, headline first."""
-        found = [(n, getattr(self, n)) for n in ("identification", "psnr_db", "mse", "ssim")]
-        return [(name, values) for name, values in found if values is not None]
+Values = dict[str, np.ndarray]
+"""Of each metric that applies its value for each victim, headline first."""
 
 
 def score_reconstruction(
@@ -50,8 +51,9 @@ def score_reconstruction(
         owned: numbers of the seat's own places among the owners.
 
     Returns:
-        ``identification`` (headline), ``psnr_db``, ``mse``, and ``ssim`` for images of 11 pixels a
-        side or more; the nearest auxiliary record as a reference.
+        ``identification`` (headline), ``psnr_db``, ``mse``; of images ``psnr_20db_rate``, from 11
+        pixels a side ``ssim`` and ``ssim_0.6_rate``, from 12 ``perceptual``; of other records
+        ``column_gain``. The nearest auxiliary record as a reference.
 
     Raises:
         PluginError: guesses of another shape than the records, of rows that never were, or twice.
@@ -100,22 +102,36 @@ class _Bar:
     """A blind guess and what it reaches."""
 
     name: str
-    values: _Values | None
+    values: Values
     identification: float
 
     def of(self, metric: str) -> float:
         """Its mean value of a metric; NaN where it has none."""
         if metric == "identification":
             return self.identification
-        values = getattr(self.values, metric, None)
+        values = self.values.get(metric)
         return float("nan") if values is None or not len(values) else float(values.mean())
 
 
-def _measure(x: Tensor, true: Tensor, bench: Bench, sample: Tensor) -> _Values:
+def _measure(x: Tensor, true: Tensor, bench: Bench, sample: Tensor) -> Values:
     decoys, place = bench.line_up
     hits = images.identified(x, true, decoys, place[sample]).double().numpy()
+    return {"identification": hits, **_likeness(x, true, bench)}
+
+
+def _likeness(x: Tensor, true: Tensor, bench: Bench) -> Values:
+    """Every metric that asks for a guess and the record it is for alone."""
     errors = images.mse(x, true)
-    return _Values(hits, images.psnr(errors), errors, images.ssim(x, true))
+    found = {"psnr_db": images.psnr(errors), "mse": errors}
+    if not is_image(x.shape[1:]):
+        return {**found, "column_gain": bench.columns.gain(x, true)}
+    found[PSNR_RATE] = (found["psnr_db"] >= GOOD_PSNR).astype(np.float64)
+    alike = images.ssim(x, true)
+    if alike is not None:
+        found |= {"ssim": alike, SSIM_RATE: (alike >= GOOD_SSIM).astype(np.float64)}
+    if bench.perceive is not None and len(x):
+        found["perceptual"] = bench.perceive(x, true)
+    return found
 
 
 def _bars(blind: tuple[BlindImage, ...], true: Tensor, bench: Bench, sample: Tensor) -> list[_Bar]:
@@ -134,12 +150,13 @@ def _swapped(
 
     Where every guess names its row there is nothing to match, and nothing to add.
     """
-    nothing = _Bar("", None, float("nan"))
+    nothing = _Bar("", {}, float("nan"))
     if not any(len(group.targets) > 1 for group in assigned.groups):
         return nothing
     decoys = bench.line_up.x
     nowhere = torch.full((len(sample),), -1)
-    hits, found = [], []
+    hits: list[float] = []
+    found: list[Values] = []
     for swap in range(SWAPS):
         rng = child_rng(bench.rng, "swap", swap)
         x, strangers = fallback.x.clone(), fallback.x.clone()
@@ -154,14 +171,10 @@ def _swapped(
         made = assigned.made
         others = decoys[~_same(decoys, strangers)]
         hit = images.identified(x[made], strangers[made], others, nowhere[made])
-        errors = images.mse(x[made], strangers[made])
         hits.append(float(hit.double().mean()))
-        found.append((errors, images.psnr(errors), images.ssim(x[made], strangers[made])))
-    errors, ratios = (np.concatenate([f[i] for f in found]) for i in (0, 1))
-    alike = None if found[0][2] is None else np.concatenate([f[2] for f in found])
-    return _Bar(
-        "matched to strangers", _Values(errors, ratios, errors, alike), float(np.mean(hits))
-    )
+        found.append(_likeness(x[made], strangers[made], bench))
+    values = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+    return _Bar(STRANGERS, values, float(np.mean(hits)))
 
 
 def _same(decoys: Tensor, strangers: Tensor) -> Bool[Tensor, " m"]:
@@ -175,8 +188,7 @@ def _best(metric: str, bars: list[_Bar]) -> tuple[float, str]:
         return float("nan"), ""
     sign = -1 if metric in LOWER_LEAKS else 1
     best = max(known, key=lambda bar: sign * bar.of(metric))
-    matching = best.values is not None and best.name == "matched to strangers"
-    name = "1/N" if metric == "identification" and not matching else best.name
+    name = "1/N" if metric == "identification" and best.name != STRANGERS else best.name
     return best.of(metric), name
 
 
@@ -209,11 +221,11 @@ def _score(
     )
 
 
-def _note(values: _Values, made: Tensor, bench: Bench) -> str:
-    capped = float((values.psnr_db >= images.CAP).mean())
+def _note(values: Values, made: Tensor, bench: Bench) -> str:
+    capped = float((values["psnr_db"] >= images.CAP).mean())
     parts = [
         f"identified among {len(bench.line_up.x)}",
-        f"PSNR median {np.median(values.psnr_db):.1f} dB, {capped:.0%} at the cap of 100 dB, range 1",
+        f"PSNR median {np.median(values['psnr_db']):.1f} dB, {capped:.0%} at the cap of 100 dB, range 1",
     ]
     missing = int((~made).sum())
     if missing:

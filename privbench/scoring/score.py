@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LOWER_LEAKS = frozenset({"mse"})
+LOWER_LEAKS = frozenset({"mse", "perceptual"})
 """Metrics of which a small value means leakage; of all others a large one does."""
 
-RATES = frozenset({"identification", "evaluator_top1", "label_accuracy"})
+PSNR_RATE, SSIM_RATE = "psnr_20db_rate", "ssim_0.6_rate"
+"""Share of images rebuilt at least so well; the threshold is in the name."""
+
+RATES = frozenset({"identification", "evaluator_top1", "label_accuracy", PSNR_RATE, SSIM_RATE})
 """Metrics that are shares of hits, each hit 0 or 1."""
 
 
@@ -64,6 +67,21 @@ class Score:
         low = self.metric in LOWER_LEAKS
         beyond = self.high < self.blind if low else self.low > self.blind
         return "leaks" if beyond else "not shown to leak"
+
+    def against_blind(self) -> str:
+        """The same in words that no number contradicts: is this better than guessing?
+
+        ``better than guessing``, ``no better than guessing`` (the interval reaches the blind value),
+        ``worse than guessing`` (it lies wholly beyond it); empty where a number is missing.
+        """
+        if not all(math.isfinite(number) for number in (self.low, self.high, self.blind)):
+            return ""
+        low, high, blind = self.low, self.high, self.blind
+        if self.metric in LOWER_LEAKS:
+            low, high, blind = -high, -low, -blind
+        if low > blind:
+            return "better than guessing"
+        return "worse than guessing" if high < blind else "no better than guessing"
 
 
 @dataclass(frozen=True, eq=False)

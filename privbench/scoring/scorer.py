@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,6 +17,7 @@ from privbench.contract import (
     InversionGuess,
     LabelGuess,
     MembershipGuess,
+    Net,
     ReconstructionGuess,
     Samples,
     child_rng,
@@ -24,13 +26,15 @@ from privbench.contract import (
 from privbench.data.splits import Opened
 from privbench.errors import NotApplicable, PluginError
 from privbench.scoring.bench import Bench
-from privbench.scoring.evaluator import train_evaluator
+from privbench.scoring.evaluator import perceives, perceptual, train_evaluator
 from privbench.scoring.inversion import score_inversion
 from privbench.scoring.label import score_label
 from privbench.scoring.membership import score_membership
 from privbench.scoring.prior import membership_from_inputs
 from privbench.scoring.reconstruction import score_reconstruction
 from privbench.scoring.score import SeatResult
+
+Keep = Callable[[Callable[[], Net]], Net]
 
 NOBODY: frozenset[int] = frozenset()
 
@@ -43,11 +47,13 @@ class Scorer:
         opened: data, splits and truth.
         seed: of decoys, folds and resamples.
         device: where the evaluator computes.
+        keep: gets the evaluator from where it is stored, or makes and stores it.
     """
 
     opened: Opened
     seed: int
     device: str = "cpu"
+    keep: Keep = lambda make: make()
 
     def score(
         self,
@@ -137,7 +143,14 @@ class Scorer:
     def _bench(self) -> Bench:
         people = self.opened.population
         rng = child_rng(self._rng, "reconstruction")
-        return Bench(self.opened.truth, people.held_out, self._prior, people.auxiliary, rng)
+        shape, perceive = people.train.x.shape[1:], None
+        if self.opened.evaluator is not None and perceives(shape) and people.train.y is not None:
+            perceive = self._perceived
+        known = (self.opened.truth, people.held_out, self._prior, people.auxiliary)
+        return Bench(*known, rng, perceive)
+
+    def _perceived(self, x: Tensor, y: Tensor) -> np.ndarray:
+        return perceptual(self._evaluator, x, y, self.device)
 
     @cached_property
     def _evaluator(self) -> nn.Module:
@@ -148,4 +161,6 @@ class Scorer:
             )
         rng = child_rng(self._rng, "evaluator")
         classes = self.opened.population.classes
-        return train_evaluator(self.opened.evaluator, classes, rng, self.device)
+        records = self.opened.evaluator
+        net = self.keep(lambda: train_evaluator(records, classes, rng, self.device))
+        return net.module().to(self.device)

@@ -141,3 +141,20 @@ def test_warnings_are_said_once_with_the_regimes_that_they_are_of(report: Report
 def test_a_report_prints_as_its_table(report: Report) -> None:
     assert "ident. 0.750 [0.600, 0.900]" in str(report)
     assert "\x1b" not in str(report)
+
+
+def test_a_likeness_that_guessing_beats_says_so(report: Report) -> None:
+    """Re-identified, yet less like the original than the mean image: nobody may misread it."""
+    score = replace(report.scores[0], goal="reconstruction", seat="host")
+    told = replace(score, metric="identification", value=0.9, low=0.8, high=0.95, blind=0.002)
+    psnr = replace(score, metric="psnr_db", value=8.0, low=7.5, high=8.5, blind=12.3)
+    names = replace(report.names, goal="reconstruction")
+    text = str(replace(report, names=names, scores=(told, psnr), seats=(), refusals=()))
+    assert "leaks [1]" in text
+    assert (
+        "[1] Likeness: worse than guessing. What was rebuilt has 8.0 dB, where the best guess"
+        in text
+    )
+    worse = replace(told, value=0.0, low=0.0, high=0.001)
+    text = str(replace(report, names=names, scores=(worse,), seats=(), refusals=()))
+    assert "not shown to leak, worse than guessing" in text

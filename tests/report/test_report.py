@@ -23,7 +23,8 @@ PUBLISHED = (
     "metric, value, low, high, over, n, n_negative, blind, blind_name, reliable, by_construction, "
     "verdict, status, reason, pairs, n_pairs, rows_seen, steps_seen, capture, recorded, "
     "accuracy, bytes_per_sample, flops_per_sample, epsilon, delta, epsilon_covers, shadow_models, queries, "
-    "sealed, train_seconds, attack_seconds, seed, threads, device, fingerprint"
+    "sealed, train_seconds, attack_seconds, seed, threads, device, fingerprint, against_blind, depth, "
+    "share_seen, epochs_seen, coalition"
 )
 """People's scripts read these: a changed name breaks them."""
 

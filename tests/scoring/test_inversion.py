@@ -35,7 +35,8 @@ def test_wrong_classes_and_blind_images_do_not_leak(scorer, opened):
 def test_the_evaluator_is_good_and_repeats_itself(opened):
     held_out = opened.population.held_out
     one, two = (
-        train_evaluator(opened.evaluator, 3, torch.Generator().manual_seed(1)) for _ in range(2)
+        train_evaluator(opened.evaluator, 3, torch.Generator().manual_seed(1)).module()
+        for _ in range(2)
     )
     assert (judged(one, held_out.x) == held_out.y).float().mean() > 0.95
     assert torch.equal(one(held_out.x), two(held_out.x))

@@ -8,8 +8,8 @@
     ["bytes_per_sample", "kB/sample", "num"], ["verdict", "Verdict"],
   ];
   const SEARCHED = ["study", "row", "data", "model", "regime", "defense", "threat", "attack", "variant", "seat", "metric", "verdict", "fingerprint"];
-  const SHORT = { identification: "re-identified", evaluator_top1: "top-1", label_accuracy: "labels found", auc: "AUC", psnr_db: "PSNR dB" };
-  const SHARES = new Set(["identification", "evaluator_top1", "label_accuracy", "auc", "balanced_accuracy", "ssim"]);
+  const SHORT = { identification: "re-identified", evaluator_top1: "top-1", label_accuracy: "labels found", auc: "AUC", psnr_db: "PSNR dB", psnr_20db_rate: "PSNR from 20 dB", "ssim_0.6_rate": "SSIM from 0.6", perceptual: "perceptual distance", column_gain: "gain a column" };
+  const SHARES = new Set(["identification", "evaluator_top1", "label_accuracy", "auc", "balanced_accuracy", "ssim", "psnr_20db_rate", "ssim_0.6_rate"]);
   const number = (value) => typeof value === "number";
   const state = { words: "", regime: "", goal: "", verdict: "", column: "", every: false, sort: null, down: false, shown: SLICE };
   const groups = Object.keys(data.groups);
@@ -105,6 +105,8 @@
     const seat = at("seat", row) || (at("seats", row) > 1 ? `${at("seats", row)} seats` : "");
     const value = cell("value", metric ? text(at("value", row), 3) : "–");
     if (metric) value.append(` [${text(at("low", row), 3)}, ${text(at("high", row), 3)}]`, element("br"), element("small", {}, name));
+    const beaten = at("against_blind", row);
+    if (metric && /^(no better|worse)/.test(beaten ?? "")) value.append(element("br"), element("small", { class: "beaten" }, beaten));
     const verdict = cell("verdict", at("verdict", row));
     verdict.dataset.verdict = at("verdict", row);
     const defense = at("defense", row) ? element("span", { class: "sub" }, ` +${at("defense", row)}`) : null;
@@ -132,6 +134,10 @@
     add("recorded", at("recorded", row));
     add("pairs to learn from", at("pairs", row) ? `${at("pairs", row)}${at("n_pairs", row) === null ? "" : ` (${at("n_pairs", row)})`}` : null);
     add("rows, steps seen", at("rows_seen", row) === null ? null : `${at("rows_seen", row)}, ${at("steps_seen", row)}`);
+    add("against guessing", at("against_blind", row));
+    add("depth of the shallowest layer seen", at("depth", row));
+    add("share of its channels", at("share_seen", row));
+    add("epochs, parties", at("epochs_seen", row) === null ? null : `${at("epochs_seen", row)}, ${at("coalition", row) ?? "none"}`);
     add("accuracy", at("accuracy", row));
     add("bytes a sample", at("bytes_per_sample", row));
     add("epsilon", at("epsilon", row));

@@ -18,7 +18,7 @@ SHOWN = (
     "attack", "variant", "goal", "metric", "value", "low", "high", "over", "n", "n_negative",
     "blind", "blind_name", "verdict", "reason", "pairs", "n_pairs", "rows_seen", "steps_seen",
     "capture", "recorded", "accuracy", "bytes_per_sample", "epsilon", "epsilon_covers", "seed",
-    "fingerprint", "note", "head", "run",
+    "fingerprint", "note", "head", "run", "against_blind", "depth", "share_seen", "epochs_seen", "coalition",
 )  # fmt: skip
 
 IS_HEAD = f"""

@@ -89,6 +89,11 @@ def words(score: Score) -> str:
         "psnr_db": "likeness of rebuilt records (PSNR, dB)",
         "balanced_accuracy": "share of memberships guessed right",
         "mse": "error of rebuilt records (less = leaks more)",
+        "ssim": "likeness of rebuilt images (SSIM)",
+        "psnr_20db_rate": "share of images rebuilt at 20 dB or better",
+        "ssim_0.6_rate": "share of images rebuilt at SSIM 0.6 or better",
+        "perceptual": "distance to the evaluator's eye (less = leaks more)",
+        "column_gain": "gain over guessing what is usual in a column",
     }.get(score.metric, plain(score.metric.replace("_", " "), 48))
 
 
