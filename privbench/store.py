@@ -19,7 +19,7 @@ from privbench.contract import load_name
 from privbench.errors import PluginError, StorageError, UnknownName, UsageError
 from privbench.wire import codec
 
-KINDS = ("targets", "fits", "runs")
+KINDS = ("targets", "fits", "evaluators", "runs")
 MANIFEST = "complete.json"
 _END = 1 << 20  # bytes at each end of a file that its digest covers: a file cut or never flushed
 

@@ -8,17 +8,23 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from attacks.membership.loss_threshold import LossThreshold
 from privbench import experiment
-from privbench.contract import Knowledge, View, child_rng
+from privbench.compose.launch import one
+from privbench.compose.plans import Given
+from privbench.compose.words import Words
+from privbench.contract import Knowledge, Net, Spec, View, child_rng
+from privbench.data.arrays import arrays
 from privbench.data.splits import Opened, open_population
 from privbench.errors import AttackError, NotApplicable, TrainingError
 from privbench.experiment import carry_out, fitted, oracle_of, run, run_row
 from privbench.plan import Plan
 from privbench.regimes.centralized import Centralized
+from privbench.scoring import evaluator, scorer
 from privbench.scoring.rates import clopper_pearson
 from privbench.seal import Seal
 from privbench.store import Store, fingerprint
@@ -289,3 +295,22 @@ def test_an_attack_that_applies_to_no_seat_is_not_applicable(
     monkeypatch.setattr(Seal, "attack", _never)
     report = run(fresh)
     assert (report.status, report.reason) == ("not_applicable", "it never does")
+
+
+def test_the_evaluator_is_trained_once_for_all_runs_on_the_same_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of 12 pixels, whose likeness is judged by eye."""
+    made: list[int] = []
+    train = scorer.train_evaluator
+    monkeypatch.setattr(evaluator, "STEPS", 5)
+    monkeypatch.setattr(scorer, "train_evaluator", lambda *a: made.append(1) or train(*a))
+    rng = torch.Generator().manual_seed(0)
+    data = arrays(torch.rand(90, 1, 12, 12, generator=rng).numpy(), np.arange(90) % 2)
+    net = Net(Spec("privbench.models.mlp.Mlp", {"widths": (144, 2)}))
+    words = ("threat=trainer", "attack=read_out", "device=cpu", "seal=inline", f"out={tmp_path}")
+    for victims in (5, 6):
+        given = Given(model=net, data=data)
+        report = carry_out(one(Words((*words, f"victims={victims}")), given).plan)
+        assert "perceptual" in {score.metric for score in report.scores}
+    assert len(made) == 1

@@ -111,7 +111,7 @@ def test_a_full_or_unwritable_folder_is_told(store: Store, tmp_path: Path) -> No
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="out=FOLDER"):
         Store(tmp_path / "file" / "below").get_or_make("targets", "abc", put)
-    with pytest.raises(UsageError, match="targets, fits, runs"):
+    with pytest.raises(UsageError, match="targets, fits, evaluators, runs"):
         store.folder("target", "abc")
 
 
