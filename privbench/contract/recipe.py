@@ -135,6 +135,7 @@ class Recipe:
     federation: Federation | None = None
     steps: int | None = None
     decay: str = "constant"  # or "linear": the learning rate falls to 0 over the optimiser's steps
+    clip: float | None = None  # most that the L2 norm of a step's whole gradient may be
 
     @property
     def signature(self) -> str:

@@ -62,6 +62,9 @@ class Regime(ABC):
         batch: records a step (the expected number under a learning defense).
         decay: ``linear`` lets the learning rate fall to 0 over the steps of training (a client's own,
             in federated averaging); ``constant`` leaves it.
+        clip: the largest L2 norm of a step's whole gradient (R. Pascanu, T. Mikolov, Y. Bengio: On the
+            difficulty of training Recurrent Neural Networks, 2013, https://arxiv.org/abs/1211.5063);
+            None = any. DP-SGD clips each record's by itself: ``learning.clip``.
         learning: DP-SGD or the like; None = plain.
 
     ``trainer`` is the import name of the function that trains a shadow of its models.
@@ -76,6 +79,7 @@ class Regime(ABC):
     epochs: int = 40  # passes
     batch: int = 32  # records
     decay: str = "constant"  # or linear
+    clip: float | None = None  # L2 norm
     learning: LearningDefense | None = None
 
     def recipe(self, net: Net, records: int) -> Recipe:
@@ -88,7 +92,12 @@ class Regime(ABC):
         self._check()
         spec = Spec(self.optimizer, {"lr": self.lr, **self.optimizer_args})
         recipe = Recipe(
-            net=net, optimizer=spec, epochs=self.epochs, batch=self.batch, decay=self.decay
+            net=net,
+            optimizer=spec,
+            epochs=self.epochs,
+            batch=self.batch,
+            decay=self.decay,
+            clip=self.clip,
         )
         if self.learning is None:
             return recipe
@@ -101,6 +110,15 @@ class Regime(ABC):
             value = getattr(self, name)
             if value is None or not value > 0:
                 raise UsageError(f"regime.{name}={value}; expected a number above 0")
+        if self.clip is not None and not self.clip > 0:
+            raise UsageError(
+                f"regime.clip={self.clip}; expected a norm above 0, or null for no bound"
+            )
+        if self.clip is not None and self.learning is not None:
+            raise UsageError(
+                f"regime.clip={self.clip} with a learning defense: it bounds each record's gradient, "
+                "by regime.learning.clip; leave regime.clip out"
+            )
         if self.decay not in ("constant", "linear"):
             raise UsageError(f"regime.decay='{self.decay}'; expected constant or linear")
         if not isinstance(self.optimizer_args, Mapping):

@@ -34,13 +34,14 @@ from privbench.regimes.steps import batches_and_owners, in_processes, in_turn
 from privbench.regimes.training import started, total_steps
 from privbench.slicenet.bills import bills_of, volumes_of
 from privbench.slicenet.crowd import Crowd, Uniform
-from privbench.slicenet.engine import COORDINATOR, RELEASER, Simulated
+from privbench.slicenet.engine import Simulated
 from privbench.slicenet.engines import Distributed, Engine, InOneProcess, Job
 from privbench.slicenet.faults import Faults
 from privbench.slicenet.faulty import Faulty
 from privbench.slicenet.graph import Graph, parameters_of
 from privbench.slicenet.groups import bill_of_groups, grouped, loads_of_groups, traffic_of_groups
 from privbench.slicenet.ops import BATCH_NORMS
+from privbench.slicenet.parcels import COORDINATOR, RELEASER
 from privbench.slicenet.places import check_labels, check_range
 from privbench.slicenet.problem import Problem
 from privbench.slicenet.replicas import Replicated
@@ -183,7 +184,8 @@ class SliceNet(Regime):
             made = optimizer(module.parameters())
             if outage is not None:
                 return Faulty(outage, module, graph, topology, wire, made, recipe.loss, noise)
-            return Simulated(module, graph, topology, wire, made, recipe.loss, noise)
+            parts = (module, graph, topology, wire, made, recipe.loss, noise)
+            return Simulated(*parts, clip=recipe.clip)
         built = [(module, graph)]
         for _ in range(1, self.replicas):
             copy = deepcopy(module)
@@ -242,6 +244,12 @@ class SliceNet(Regime):
                 "engine=distributed does without faults: its processes do not fail by plan; type "
                 "engine=simulated, or faults=none"
             )
+        if self.clip is not None and (self.replicas > 1 or not self.faults.quiet):
+            which = "several replicas" if self.replicas > 1 else "faults"
+            raise UsageError(
+                f"regime.clip={self.clip} with {which}: nobody knows the norm of the whole step's "
+                "gradient there; leave regime.clip out, or choose regime.replicas=1 and faults=none"
+            )
         if self.replicas > 1 and not self.faults.quiet:
             raise UsageError(
                 f"regime.replicas={self.replicas} with faults: devices of several replicas cannot fail "
@@ -266,6 +274,7 @@ class SliceNet(Regime):
             epochs=self.epochs,
             batch=self.batch,
             decay=self.decay,
+            clip=self.clip,
         )
 
     def problem(self, graph: Graph, recipe: Recipe, shares: list[int]) -> Problem:

@@ -63,6 +63,11 @@ class Split(Regime):
                 "regime=split has no learning defense: whose gradients would be clipped, the "
                 "client's or the server's? Leave regime.learning out, or use regime=dpsgd"
             )
+        if self.clip is not None:
+            raise UsageError(
+                f"regime.clip={self.clip}: client and server of split learning each hold a part of the "
+                "gradient, and tell nobody its norm; leave regime.clip out, or use regime=slicenet"
+            )
         samples = population.train.to(device)
         recipe = self.recipe(net, len(samples))
         cut = _Cut(wire)

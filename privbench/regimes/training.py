@@ -77,6 +77,7 @@ class Learner:
         steps = total_steps(recipe, len(samples))
         self._optimizer = optimizer_for(recipe, self.module.parameters(), steps)
         self._order: Iterator[Tensor] = batches(recipe, len(samples), order)
+        self._clip = recipe.clip
         self.curve = Curve()
         self._steps = 0
         self._masks = Noise(noise.initial_seed())
@@ -100,6 +101,8 @@ class Learner:
             with self._masks.at() if self._drops else nullcontext() as masks:
                 self.curve.add(self._backward(self._net, batch, self._loss))
             self._drops = masks is not None and masks.calls > 0
+            if self._clip is not None:
+                nn.utils.clip_grad_norm_(self.module.parameters(), self._clip)
             self._optimizer.step()
         self._steps += 1
 

@@ -1,117 +1,25 @@
-"""Those who take part in a sliced network, each with nothing but what is its own."""
+"""Devices of a sliced network, as owners and as hosts, each with nothing but what is its own."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from torch.optim import Optimizer
 
 from privbench.contract import Layer, Party, Samples, Slice
 from privbench.slicenet.cutting import Work, work_of
 from privbench.slicenet.graph import Stage
 from privbench.slicenet.noise import Noise
+from privbench.slicenet.office import Learner, Make
 from privbench.slicenet.skeleton import Skeleton
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``(n, classes)`` outputs and ``(n,)`` labels to the mean loss, a scalar."""
-
-
-Make = Callable[[Iterable[Tensor]], Optimizer]
-"""Builds an optimiser of some tensors."""
-
-
-class Learner:
-    """Learns tensors of its own by an optimiser of its own.
-
-    Args:
-        make: an element-wise optimiser of some tensors.
-        tensors: leaves; those that are not learned are left out.
-    """
-
-    def __init__(self, make: Make, tensors: Iterable[Tensor]) -> None:
-        self._make, self._tensors = make, [t for t in tensors if t.requires_grad]
-        self._optimizer: Optimizer | None = None
-
-    def learn(self) -> None:
-        """One step along the gradients that have come together."""
-        if not self._tensors:
-            return
-        if self._optimizer is None:  # now that the tensors have their initial values
-            self._optimizer = self._make(self._tensors)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-
-
-class Coordinator:
-    """Holds stem and tail, adds up their gradients and learns.
-
-    Args:
-        make: an element-wise optimiser of some tensors.
-        tensors: of stem and tail, as named in the state dict; they say shapes alone.
-    """
-
-    def __init__(self, make: Make, tensors: Mapping[str, Tensor]) -> None:
-        self._tensors = {
-            name: torch.zeros_like(tensor, requires_grad=True) for name, tensor in tensors.items()
-        }
-        self._learner = Learner(make, self._tensors.values())
-
-    def hold(self, name: str, value: Tensor) -> None:
-        """Take in initial values."""
-        self._tensors[name].detach().copy_(value)
-
-    def part(self, name: str) -> Tensor:
-        """A copy of a tensor in force."""
-        return self._tensors[name].detach().clone()
-
-    def add(self, name: str, gradient: Tensor) -> None:
-        """Take in an owner's gradient."""
-        tensor = self._tensors[name]
-        tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
-
-    def learn(self) -> None:
-        """One step."""
-        self._learner.learn()
-
-
-class Releaser:
-    """Hands out initial weights and puts the trained ones together; it is trusted and not attacked.
-
-    Args:
-        state: all tensors of the network, at first.
-        slices: who hosts what.
-    """
-
-    def __init__(self, state: Mapping[str, Tensor], slices: Sequence[Slice]) -> None:
-        self._slices = slices
-        self.state = {name: tensor.clone() for name, tensor in state.items()}
-
-    def part(self, name: str, piece: int | None) -> Tensor:
-        """What goes to the host of a tile, or (None) to the coordinator."""
-        tensor = self.state[name]
-        found = tensor if piece is None else self._slices[piece].part(tensor)
-        return torch.empty(0) if found is None else found.clone()
-
-    def hold(self, name: str, piece: int | None, value: Tensor) -> None:
-        """Put a part in its place."""
-        put(self.state, name, None if piece is None else self._slices[piece], value)
-
-
-def put(state: Mapping[str, Tensor], name: str, piece: Slice | None, value: Tensor) -> None:
-    """Write what a tile holds of a tensor where it belongs in the whole."""
-    tensor = state[name]
-    if piece is None or tensor.shape == value.shape:
-        tensor.copy_(value)
-    elif piece.columns is None or tensor.ndim < 2:
-        tensor[list(piece.units)] = value
-    else:
-        tensor[torch.tensor(piece.units)[:, None], torch.tensor(piece.columns)] = value
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +177,8 @@ class Host:
             stage.layer.name: work_of(skeleton, stage, pieces[stage.layer.name]) for stage in stages
         }
         self.needs = frozenset(source for work in self.works.values() for source in work.sources)
-        self._learner = Learner(make, [t for w in self.works.values() for t in w.trained()])
+        like = next(skeleton.graph.root.parameters()).detach()
+        self._learner = Learner(make, [t for w in self.works.values() for t in w.trained()], like)
         self._values: dict[str, Tensor] = {}
         self.flows: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
@@ -363,6 +272,14 @@ class Host:
         flows = self.works[layer].back_to_entries(self._deltas.pop(layer))
         for source, flow in flows.items():
             self.flows[source] = self.flows[source] + flow if source in self.flows else flow
+
+    def square(self) -> Tensor:
+        """Squared norm of its slice's gradient."""
+        return self._learner.square()
+
+    def scale(self, factor: Tensor) -> None:
+        """Multiply its slice's gradient."""
+        self._learner.scale(factor)
 
     def learn(self) -> None:
         """One step."""

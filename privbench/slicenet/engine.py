@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from privbench.contract import HEADER_BYTES, Message, Party, Samples, Topology, no_rows
+from privbench.slicenet.clipping import Clipping
 from privbench.slicenet.derive import FLOW, MAP, PARTS, Plan, plan_of
-from privbench.slicenet.graph import Graph, held_by, parameters_of
+from privbench.slicenet.graph import Graph, parameters_of
 from privbench.slicenet.links import OWNER
 from privbench.slicenet.noise import Noise, seeded
 from privbench.slicenet.owners import of_rows, plain, rerun
+from privbench.slicenet.parcels import COORDINATOR, Parcels, nbytes
 from privbench.slicenet.passes import Back, Pass, forward, part_of, replaced, stays, sum_of
 from privbench.slicenet.router import CO_HOSTS, CrowdRouter
 from privbench.wire.router import EVERYONE
 from privbench.wire.wire import Wire
 
-COORDINATOR: Party = "coordinator"
-RELEASER: Party = "releaser"
 _WATCHED = ("activation", "partial_sum", "gradient", "stem_gradient", "tail_gradient", "labels")
 
 
@@ -41,6 +41,7 @@ class Simulated:
         optimizer: element-wise, over all parameters of ``module``.
         loss: name in ``torch.nn.functional``, the mean over rows.
         noise_seed: random layers draw from ``noise_seed + step``, as in centralized training.
+        clip: the largest norm of a step's whole gradient; None = any.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Simulated:
         optimizer: Optimizer,
         loss: str,
         noise_seed: int,
+        clip: float | None = None,
     ) -> None:
         self._module, self._graph, self._topology = module, graph, topology
         self._wire, self._optimizer, self._noise = wire, optimizer, Noise(noise_seed)
@@ -62,6 +64,8 @@ class Simulated:
         self._host()
         self._owned = {place: parameters_of(graph.placed(place)) for place in ("stem", "tail")}
         self._plain = {place: plain(graph.placed(place)) for place in ("stem", "tail")}
+        self._parcels = Parcels(wire, self._owned, self._stages)
+        self._clipping = None if clip is None else Clipping(clip, wire, module.parameters())
         self._step = 0
         self._rows = no_rows()
         wire.open(topology, self._router)
@@ -77,10 +81,12 @@ class Simulated:
         """
         self._begin(number, owners)
         loss = self._differentiate(number, batch)
+        if self._clipping is not None:
+            self._clipping.clip(number, self._links.pieces, self._stages)
         self._optimizer.step()
         self._optimizer.zero_grad()
         if number == self._topology.steps - 1:
-            self._move_slices(to_hosts=False)
+            self._parcels.slices(number, self._links.pieces, to_hosts=False)
         return loss
 
     def _differentiate(self, number: int, batch: Samples) -> Tensor:
@@ -117,13 +123,12 @@ class Simulated:
         if self._router.links is not self._links:
             self._host()
         if number == 0:
-            self._move_slices(to_hosts=True)
+            self._parcels.slices(number, self._links.pieces, to_hosts=True)
         self._hand_over()
         if self._wire.watches(number):
             self._wire.hold(number, self._module.state_dict())
         for place in ("stem", "tail") if len(owners) else ():
-            for name in self._owned[place]:
-                self._broadcast(f"{place}_weights", name)
+            self._parcels.broadcast(number, place, len(self._router.rows))
 
     def _host(self) -> None:
         """Who hosts what from this step on."""
@@ -150,7 +155,7 @@ class Simulated:
             self._count_owned(f"{place}_gradient", place)
 
     def _count_owned(self, kind: str, place: str) -> None:
-        each = sum(_size(tensor) + HEADER_BYTES for tensor in self._owned[place].values())
+        each = sum(nbytes(tensor) + HEADER_BYTES for tensor in self._owned[place].values())
         self._wire.count(kind, each * len(self._router.rows))
 
     def _watched(self, batch: Samples) -> Tensor:
@@ -345,43 +350,6 @@ class Simulated:
         for name, total in totals.items() if changed else ():
             self._owned[place][name].grad = total
 
-    def _broadcast(self, kind: str, name: str) -> None:
-        """The stem or tail in force, to the owners of this step's rows."""
-        parameter = self._owned[kind.removesuffix("_weights")][name].detach()
-        if self._wire.wants(self._step, kind):
-            self._tensor(kind, name, parameter.clone(), COORDINATOR, EVERYONE)
-        else:
-            each = _size(parameter) + HEADER_BYTES
-            self._wire.count(kind, each * len(self._router.rows))
-
-    def _move_slices(self, to_hosts: bool, owned: bool = True) -> None:
-        """Slices (and stem and tail, with the coordinator) from the releaser, or to it."""
-        moved: list[tuple[Party, str, tuple[int, ...] | None, Tensor]] = []
-        for place in ("stem", "tail") if owned else ():
-            for name, tensor in self._owned[place].items():
-                moved.append((COORDINATOR, name, None, tensor.detach()))
-        for each in held_by(self._links.pieces, self._stages):
-            if each.part.is_floating_point():
-                moved.append((each.piece.party, each.name, each.units, each.part))
-        wanted = self._wire.wants(self._step, "slice_weights")
-        for party, name, units, held in moved:
-            ends = (RELEASER, party) if to_hosts else (party, RELEASER)
-            if wanted:
-                self._tensor("slice_weights", name, held.clone(), *ends, units)
-            else:
-                self._wire.count("slice_weights", _size(held) + HEADER_BYTES)
-
-    def _tensor(
-        self,
-        kind: str,
-        name: str,
-        payload: Tensor,
-        sender: Party,
-        receiver: Party,
-        units: tuple[int, ...] | None = None,
-    ) -> None:
-        self._wire.send(Message(self._step, "train", sender, receiver, kind, name, units, payload))
-
     def _message(
         self,
         kind: str,
@@ -394,7 +362,3 @@ class Simulated:
         held = tuple(range(payload.shape[1])) if units is None else units
         ends = (sender, receiver)
         return Message(self._step, "train", *ends, kind, layer, held, payload, self._rows)
-
-
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from privbench.contract import KINDS, Party, Recipe, Samples, Topology
 from privbench.errors import TrainingError, UsageError
 from privbench.slicenet.briefing import Private, Public
-from privbench.slicenet.device import Holdings, put
+from privbench.slicenet.device import Holdings
 from privbench.slicenet.distributed import Orders, save_private
-from privbench.slicenet.engine import COORDINATOR, RELEASER
 from privbench.slicenet.graph import Graph
 from privbench.slicenet.launching import await_others, launch
+from privbench.slicenet.office import put
+from privbench.slicenet.parcels import COORDINATOR, RELEASER
 from privbench.slicenet.recording import IN_FORCE, Heard, merged
 from privbench.wire import codec
 from privbench.wire.capture import Capture

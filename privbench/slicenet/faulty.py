@@ -200,7 +200,7 @@ class Faulty(Simulated):
             sizes[nbytes] += 1
             if wanted:
                 ends = each.sender, each.receiver
-                self._tensor("slice_weights", name, value.clone(), *ends, units)
+                self._parcels.send(self._step, "slice_weights", name, value.clone(), *ends, units)
             else:
                 self._wire.count("slice_weights", nbytes)
         wave = Wave("slice_weights", "", tuple(sorted(sizes.items())))
@@ -226,7 +226,7 @@ class Faulty(Simulated):
         ]
         self._links = copy(self._links)
         self._links.pieces = tuple(piece for piece in pieces if piece.party != RELEASER)
-        self._move_slices(to_hosts=False)
+        self._parcels.slices(self._step, self._links.pieces, to_hosts=False)
 
 
 class _GivenUp(Exception):

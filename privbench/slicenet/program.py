@@ -12,10 +12,11 @@ from torch import Tensor
 
 from privbench.contract import Party
 from privbench.slicenet.briefing import Private, Public, Watcher
-from privbench.slicenet.device import Coordinator, Host, Owner, Releaser
-from privbench.slicenet.engine import COORDINATOR, RELEASER
+from privbench.slicenet.device import Host, Owner
 from privbench.slicenet.graph import Graph, parameters_of
 from privbench.slicenet.noise import Noise, seeded
+from privbench.slicenet.office import Coordinator, Releaser
+from privbench.slicenet.parcels import COORDINATOR, RELEASER
 from privbench.slicenet.schedule import Envelope, Part, Schedule
 from privbench.slicenet.scorer import Scorer
 from privbench.slicenet.skeleton import Order, Skeleton
@@ -58,6 +59,7 @@ class Program:
         }
         self._scorer = Scorer(loss) if self.schedule.scorer in here else None
         self._coordinator, self.releaser = _office(public, private, graph, here)
+        self._clip = public.recipe.clip
         self._counters(public)
         skeleton.strip()
         self._parts = [part for part in self.schedule.parts if part.party in here]
@@ -102,6 +104,9 @@ class Program:
         with seeded(self._noise.seed + number, CPU):
             self._forward()
             self._backward()
+        if self._clip is not None:
+            self._carry(self.schedule.norms(), self._square, self._got_square)
+            self._carry(self.schedule.factors(), self._factor, self._got_factor)
         for host in self._hosts.values():
             host.learn()
         if self._coordinator is not None:
@@ -337,6 +342,19 @@ class Program:
 
     def _added(self, envelope: Envelope, payload: Tensor) -> None:
         self._office().add(envelope.layer, payload)
+
+    def _square(self, envelope: Envelope) -> Tensor:
+        return self._hosts[envelope.sender].square()
+
+    def _got_square(self, envelope: Envelope, payload: Tensor) -> None:
+        self._office().hear(payload)
+
+    def _factor(self, envelope: Envelope) -> Tensor:
+        assert self._clip is not None
+        return self._office().clipped(self._clip)
+
+    def _got_factor(self, envelope: Envelope, payload: Tensor) -> None:
+        self._hosts[envelope.receiver].scale(payload)
 
     def _office(self) -> Coordinator:
         assert self._coordinator is not None

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from privbench.contract import HEADER_BYTES, Message, Samples, Slice, Topology, no_rows
-from privbench.slicenet.engine import COORDINATOR, Simulated
+from privbench.slicenet.engine import Simulated
 from privbench.slicenet.graph import Graph, held_by
 from privbench.slicenet.noise import Masks, Noise
+from privbench.slicenet.parcels import COORDINATOR
 from privbench.slicenet.replica_lines import Line, ReplicaRouter, parts_of, replica_of_owners
 from privbench.wire.router import EVERYONE
 from privbench.wire.wire import Wire
@@ -88,7 +89,7 @@ class _Copy(Simulated):
 
     def move(self, to_hosts: bool, owned: bool) -> None:
         """Slices (and stem and tail) from the releaser, or to it."""
-        self._move_slices(to_hosts, owned)
+        self._parcels.slices(self._step, self._links.pieces, to_hosts, owned)
 
     def _mean(self, logits: Tensor, labels: Tensor | None) -> Tensor:
         return super()._mean(logits, labels) * self._weight

@@ -10,9 +10,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from privbench.contract import Message, Party, Slice, Topology, no_rows
-from privbench.slicenet.engine import COORDINATOR, RELEASER
 from privbench.slicenet.graph import Graph, held_by, parameters_of
 from privbench.slicenet.links import OWNER, Links
+from privbench.slicenet.parcels import COORDINATOR, RELEASER
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +181,17 @@ class Schedule:
             for each in self._sums[layer]
             for other in each.others
         ]
+
+    def norms(self) -> list[Envelope]:
+        """Squared norm of each host's part of the gradient, to the coordinator."""
+        return [self._number(host, COORDINATOR) for host in self.topology.hosts()]
+
+    def factors(self) -> list[Envelope]:
+        """What each host is to multiply its part by, back from the coordinator."""
+        return [self._number(COORDINATOR, host) for host in self.topology.hosts()]
+
+    def _number(self, sender: Party, receiver: Party) -> Envelope:
+        return Envelope("norm", sender, receiver, "", None, no_rows(), (1,))
 
     def _slice(self, part: Part, sender: Party, receiver: Party) -> Envelope:
         return Envelope(

@@ -20,6 +20,7 @@ TRAFFIC = (
     "tail_weights",
     "slice_weights",
     "labels",
+    "norm",
 )
 
 
@@ -125,6 +126,7 @@ class Coordinator(Threat):
         "tail_gradient",
         "stem_weights",
         "tail_weights",
+        "norm",
     )
 
     stronger: ClassVar[tuple[tuple[str, object], ...]] = (

@@ -52,6 +52,7 @@ def stackable(recipe: Recipe, trainer: str | None, shape: Sequence[int]) -> bool
         and recipe.loss == "cross_entropy"
         and recipe.augmentation is None
         and recipe.decay == "constant"
+        and recipe.clip is None
         and (recipe.learning is None or recipe.mechanism is not None)
         and load_name(recipe.optimizer.target) in ELEMENTWISE
         and chain_of(recipe.net.module(), shape) is not None

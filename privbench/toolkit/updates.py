@@ -75,7 +75,9 @@ def observed(view: View) -> list[Observed]:
 
 def step_length(recipe: Recipe | None) -> float | None:
     """Learning rate of plain SGD, by which differences of weights are gradients; None = unknown."""
-    if recipe is None or recipe.optimizer.target != "torch.optim.SGD" or recipe.decay != "constant":
+    if recipe is None or recipe.optimizer.target != "torch.optim.SGD":
+        return None
+    if recipe.decay != "constant" or recipe.clip is not None:
         return None
     settings = dict(recipe.optimizer.kwargs)
     rate = settings.pop("lr", None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import torch
+
 from privbench.contract import Message, Slice, load_name
 from privbench.wire.codec import decode, encode
 
@@ -56,6 +58,16 @@ class Learner:
         if self.tensors:
             self.optimizer.step()
             self.optimizer.zero_grad()
+
+    def square(self):
+        """Squared norm of all gradients of this party."""
+        found = [t.grad.flatten() for t in self.tensors.values() if t.grad is not None]
+        return torch.cat(found).square().sum().reshape(1)
+
+    def scale(self, factor):
+        for tensor in self.tensors.values():
+            if tensor.grad is not None:
+                tensor.grad.mul_(factor)
 
     def add(self, key, gradient):
         tensor = self.tensors[key]

@@ -37,10 +37,11 @@ class Twin:
         topology: names, places, slices.
         state: initial weights.
         optimizer: its Spec; every party runs its own.
+        clip: the largest norm of the whole gradient.
     """
 
-    def __init__(self, topology: Topology, state, optimizer):
-        self.topology, self.mail = topology, Mail()
+    def __init__(self, topology: Topology, state, optimizer, clip=None):
+        self.topology, self.mail, self.clip = topology, Mail(), clip
         self.names = [layer.name for layer in topology.layers]
         (self.stem,) = [layer.name for layer in topology.layers if layer.place == "stem"]
         self.tail = self.names[-1]  # where logits meet labels
@@ -146,6 +147,8 @@ class Twin:
             before = self.names[self.names.index(layer) - 1]
             (self._output_back if self.side == "output" else self._input_back)(layer, before)
         self._stem_back()
+        if self.clip is not None:
+            self._bound()
         for party in (self.coordinator, *self.devices.values()):
             party.learn()
 
@@ -330,6 +333,20 @@ class Twin:
             wanted = [device.public[f"{self.stem}.{p}"] for p in ("weight", "bias")]
             found = torch.autograd.grad(device.memory["stem"], wanted, gradient)
             self.to_coordinator("stem_gradient", name, self.stem, found, rows)
+
+    def _bound(self):
+        """Every host tells its squared norm, and is told by what to multiply."""
+        total = self.coordinator.square()
+        for name in self.topology.hosts():
+            self.mail.send("norm", name, "coordinator", "", None, self.devices[name].square())
+            (message,) = self.mail.take("coordinator", "norm", "")
+            total = total + message.payload
+        factor = torch.clamp(self.clip / (total.sqrt() + 1e-6), max=1.0)
+        self.coordinator.scale(factor)
+        for name in self.topology.hosts():
+            self.mail.send("norm", "coordinator", name, "", None, factor)
+            (message,) = self.mail.take(name, "norm", "")
+            self.devices[name].scale(message.payload)
 
     def to_coordinator(self, kind, name, layer, gradients, rows):
         for part, gradient in zip(("weight", "bias"), gradients, strict=True):
