@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from privbench.contract import Layer, Topology, Weights, traced
 from privbench.errors import NotApplicable
+from privbench.toolkit.chain import chain_of
 from privbench.toolkit.sets import Many, over_sets
 
 State = Mapping[str, Tensor]
@@ -53,13 +54,33 @@ class StackedPrefix:
 
     def __call__(self, x: Float[Tensor, "sets n ..."]) -> Float[Tensor, "sets n channels ..."]:
         """What travels from the layer for inputs ``x[s]`` under weights number ``s``."""
-
-        value = self._function(x.shape[2:])(self.stacked, x)
+        value = self._function(x.shape[2:], x.device.type)(self.stacked, x)
         return value.reshape(*x.shape[:2], *self.layer.shape)
 
     @lru_cache(maxsize=1)  # noqa: B019 - it lives as long as one descent
-    def _function(self, shape: torch.Size) -> Many:
-        return over_sets(self.module, shape)
+    def _function(self, shape: torch.Size, device: str) -> Many:
+        sets = len(next(iter(self.stacked.values()), ()))
+        if sets > 1 or device != "cpu" or chain_of(self.module, shape) is not None:
+            return over_sets(self.module, shape)
+        return self._alone
+
+    def _alone(self, stacked: State, x: Float[Tensor, "1 n ..."]) -> Tensor:
+        """Under the only set there is: without the detour of a vmap over one."""
+        state = {name: tensor[0] for name, tensor in stacked.items()}
+        value: Tensor = torch.func.functional_call(self.module, state, (x[0],))
+        return value
+
+
+def stacks(prefix: Prefix, shape: Sequence[int], device: str) -> bool:
+    """Is a stack of such prefixes quicker than one after another?
+
+    On a CPU only where they are chains of linear layers: a convolution under many sets of weights is
+    one in groups, which takes longer there.
+
+    Args:
+        shape: of one input.
+    """
+    return not device.startswith("cpu") or chain_of(prefix.module, shape) is not None
 
 
 def stack(prefixes: Sequence[Prefix], device: str = "cpu") -> StackedPrefix:

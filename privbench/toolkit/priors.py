@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -37,6 +38,37 @@ def variation_slope(x: Float[Tensor, "*n c h w"]) -> Float[Tensor, "*n c h w"]:
     slope[..., 1:, :] += down
     slope[..., :-1, :] -= down
     return slope
+
+
+def mean_variation_slope(x: Float[Tensor, "*n c h w"], power: int = 1) -> Float[Tensor, "*n c h w"]:
+    """The gradient of the mean over neighbours across plus that over neighbours down.
+
+    Args:
+        power: of the differences, 1 or 2; either way each image's depends on itself alone.
+    """
+    across, down = x.diff(dim=-1), x.diff(dim=-2)
+    count_across, count_down = (math.prod(each.shape[-3:]) for each in (across, down))
+    if power == 1:
+        across, down = across.sign() / count_across, down.sign() / count_down
+    else:
+        across, down = across * (2 / count_across), down * (2 / count_down)
+    slope = torch.zeros_like(x)
+    slope[..., 1:] += across
+    slope[..., :-1] -= across
+    slope[..., 1:, :] += down
+    slope[..., :-1, :] -= down
+    return slope
+
+
+def typical(public: Public, shape: Sequence[int]) -> Tensor:
+    """The median of each pixel over the auxiliary inputs, or grey where there are none.
+
+    Where a network is blind (behind a ReLU that is 0 in all places) this guess stays, and of images
+    with a background it is the background.
+    """
+    if public.auxiliary is not None and len(public.auxiliary):
+        return public.auxiliary.x.float().median(dim=0).values
+    return torch.full(tuple(shape), GREY)
 
 
 def expected(public: Public, shape: Sequence[int]) -> Tensor:

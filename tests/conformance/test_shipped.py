@@ -10,7 +10,7 @@ from privbench import plugins
 from privbench.checks import Workshop, checks_of, conformance
 from privbench.checks.kit import GROUPS
 
-COSTLY = ("activation_inversion", "activation_match", "gradient_inversion")
+COSTLY = ("activation_inversion", "activation_match", "gradient_inversion", "rmle")
 """Attacks that search or need a crowd's whole traffic: seconds a rule."""
 
 STATIC = ("can_be_built", "cites_its_source", "states_what_it_needs")
