@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from privbench.contract import Attack, Guess, ReconstructionGuess, View, child_rng, counted
@@ -55,16 +55,35 @@ class RidgeDecoder(Attack):
         Raises:
             NotApplicable: the seat lacks what its kind of pairs needs.
         """
-        return _Decoding(view, rng, None).guess()
+        (guess,) = _guesses([_Decoding(view, rng)])
+        return guess
 
     def run_all(self, views: Sequence[View], rng: torch.Generator) -> list[Guess]:
-        """Seats that see the same units under the same weights share their decoders."""
-        guesses: list[Guess] = []
-        before: _Decoding | None = None
+        """Seats that see something of one layer under the same weights share its activations, and
+        those that see the same units their decoders too.
+        """
+        work: list[_Decoding] = []
         for view in counted(views):
-            before = _Decoding(view, child_rng(rng, view.seat.name), before)
-            guesses.append(before.guess())
-        return guesses
+            before = work[-1] if work else None
+            work.append(_Decoding(view, child_rng(rng, view.seat.name), before))
+        return list(_guesses(work))
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """Victims of one seat and step, of which the same units were seen.
+
+    Args:
+        victims: their places in the view's victims.
+        features: what was seen of them.
+    """
+
+    of: _Decoding
+    seen: Seen
+    step: int
+    prefix: Prefix
+    victims: Int64[Tensor, " n"]
+    features: Float[Tensor, "n features"]
 
 
 class _Decoding:
@@ -73,39 +92,56 @@ class _Decoding:
     Args:
         view: of the seat.
         rng: of the defenses' noise.
-        before: work for another seat, whose traces and decoders may serve again.
+        before: work for another seat, whose traces may serve again.
     """
 
-    def __init__(self, view: View, rng: torch.Generator, before: _Decoding | None) -> None:
-        self._view, self._rng = view, rng
-        like: Prefixes | None = before._prefixes if before is not None else None
+    def __init__(self, view: View, rng: torch.Generator, before: _Decoding | None = None) -> None:
+        self.view, self._rng = view, rng
+        like = before._prefixes if before is not None else None
         self._prefixes: Prefixes = Prefixes(view.topology, view.weights, like)
-        self._shared: dict[str, Ridge] = before._shared if before is not None else {}
+        shape = _shape(view)
+        self._guess = expected(view.public, shape).repeat(len(view.victims), *(1 for _ in shape))
+        self.jobs: list[_Job] = []  # what is left to be done, and may be shared
+        parts = seen_of_victims(view)
+        if view.seat.pairs in ("own", "chosen", "query"):
+            each_known(parts, self._by_itself)
+        else:
+            for _, jobs in each_known(parts, self._from_prefix):
+                self.jobs += jobs
 
     def guess(self) -> ReconstructionGuess:
-        """An image for each victim."""
-        view, shape = self._view, _shape(self._view)
-        guess = expected(view.public, shape).repeat(len(view.victims), *(1 for _ in shape))
-        for part, found in each_known(seen_of_victims(view), self._decode):
-            guess[part.victims] = found.float().cpu().reshape(-1, *shape)
-        return ReconstructionGuess(view.victims, guess)
+        """An image for each victim, once all jobs are done."""
+        return ReconstructionGuess(self.view.victims, self._guess)
 
-    def _decode(self, seen: Seen) -> Float[Tensor, "victims pixels"]:
-        """What victims were, of which the same units were seen."""
-        way = self._view.seat.pairs
-        fit = self._from_queries if way == "query" else self._from_prefix
-        once = self._from_own(seen) if way in ("own", "chosen") else None
-        rows = self._view.victims[seen.victims]
-        features = seen.features(rows).to(self._view.device)
-        found: list[Tensor] = []
-        for step in rows[:, 0].unique().tolist():  # in the order of the rows
-            decoder = fit(seen, step) if once is None else once
-            found.append(decoder(features[(rows[:, 0] == step).to(features.device)]))
-        return torch.cat(found)
+    def decode(self, decoder: Ridge, victims: Tensor, features: Tensor) -> None:
+        """Put images in the guess's place."""
+        found = decoder(features.to(self.view.device)).float().cpu()
+        self._guess[victims] = found.reshape(-1, *self._guess.shape[1:])
+
+    def as_sent(self, seen: Seen, whole: Tensor, step: int) -> Float[Tensor, "n features"]:
+        """What the seat would see of a layer's whole output, after the defenses."""
+        noise = child_rng(self._rng, "pairs", step)
+        sent = defended(self.view.topology, seen.layer, whole, step, noise)
+        return selected(sent, seen.seen.units).flatten(1)
+
+    def _by_step(self, seen: Seen) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Steps, with places of victims and what was seen of them."""
+        rows = self.view.victims[seen.victims]
+        features = seen.features(rows)
+        for step in rows[:, 0].unique().tolist():
+            here = rows[:, 0] == step
+            yield step, seen.victims[here], features[here]
+
+    def _by_itself(self, seen: Seen) -> None:
+        """Decode victims by pairs that no other seat has."""
+        query = self.view.seat.pairs == "query"
+        once = None if query else self._from_own(seen)
+        for step, victims, features in self._by_step(seen):
+            self.decode(once or self._from_queries(seen, step), victims, features)
 
     def _from_own(self, seen: Seen) -> Ridge:
         """Own samples with what was seen of them, at all steps."""
-        view = self._view
+        view = self.view
         rows = view.own.rows if view.own is not None else torch.empty(0, 2, dtype=torch.int64)
         at = seen.find(rows)
         if view.own is None or int((at >= 0).sum()) < 2:
@@ -113,21 +149,22 @@ class _Decoding:
                 f"'{view.seat.name}' fits its decoder on own samples and saw fewer than two of them "
                 f"cross at layer '{seen.layer.name}'; set threat.steps=all"
             )
-        return self._fit(seen.features(rows), view.own.samples.x[at >= 0])
+        return _fit(seen.features(rows), view.own.samples.x[at >= 0], view.device)
 
     def _from_queries(self, seen: Seen, step: int) -> Ridge:
         """What an oracle answered at the nearest step."""
-        pairs = [each for each in self._view.pairs if each.layer == seen.layer.name]
+        pairs = [each for each in self.view.pairs if each.layer == seen.layer.name]
         if not pairs:
             raise NotApplicable(
                 f"no oracle answered for layer '{seen.layer.name}'; choose a seat with pairs=query"
             )
         nearest = min(pairs, key=lambda each: (abs(each.step - step), each.step))
-        return self._fit(self._as_sent(seen, nearest.activation, step), nearest.x)
+        sent = self.as_sent(seen, nearest.activation, step)
+        return _fit(sent, nearest.x, self.view.device)
 
-    def _from_prefix(self, seen: Seen, step: int) -> Ridge:
-        """Auxiliary inputs through the layers before the seat, with the weights of that step."""
-        auxiliary = self._view.public.auxiliary
+    def _from_prefix(self, seen: Seen) -> list[_Job]:
+        """Jobs for auxiliary inputs through the layers before the seat, with the weights of a step."""
+        auxiliary = self.view.public.auxiliary
         if auxiliary is None or not len(auxiliary):
             raise NotApplicable(
                 "pairs by prefix weights need auxiliary inputs to push through; choose a split that "
@@ -135,29 +172,54 @@ class _Decoding:
             )
         if seen.kind != "activation":
             raise NotApplicable(
-                f"'{self._view.seat.name}' sees partial sums of layer '{seen.layer.name}' alone, "
+                f"'{self.view.seat.name}' sees partial sums of layer '{seen.layer.name}' alone, "
                 "which weights of other hosts entered; prefix pairs tell nothing of these"
             )
-        prefix = self._prefixes.at(seen.layer.name, step)
-        key = _digest(prefix, seen, auxiliary.x)
-        if key in self._shared and not self._view.topology.defenses:
-            return self._shared[key]
-        with torch.no_grad():
-            whole = prefix(auxiliary.x.to(self._view.device)).cpu()
-        decoder = self._fit(self._as_sent(seen, whole, step), auxiliary.x)
-        if not self._view.topology.defenses:  # else its noise is this seat's own
-            self._shared[key] = decoder
-        return decoder
+        return [
+            _Job(self, seen, step, self._prefixes.at(seen.layer.name, step), victims, features)
+            for step, victims, features in self._by_step(seen)
+        ]
 
-    def _as_sent(self, seen: Seen, whole: Tensor, step: int) -> Float[Tensor, "n features"]:
-        """What the seat would see of a layer's whole output, after the defenses."""
-        noise = child_rng(self._rng, "pairs", step)
-        sent = defended(self._view.topology, seen.layer, whole, step, noise)
-        return selected(sent, seen.seen.units).flatten(1)
 
-    def _fit(self, features: Float[Tensor, "n p"], x: Float[Tensor, "n ..."]) -> Ridge:
-        device = self._view.device
-        return fit_ridge(features.to(device), x.flatten(1).to(device))
+def _guesses(work: Sequence[_Decoding]) -> list[ReconstructionGuess]:
+    """Do all jobs, those of the same layer and weights together."""
+    groups: dict[str, list[_Job]] = {}
+    told: dict[int, str] = {}  # of auxiliary inputs, which seats may have in common
+    for job in (job for each in work for job in each.jobs):
+        x = _auxiliary(job)
+        key = told.setdefault(id(x), "") or _digest((x,))
+        told[id(x)] = key
+        weights = _digest(job.prefix.state.values())
+        groups.setdefault(f"{job.seen.layer.name} {weights} {key}", []).append(job)
+    for jobs in counted(list(groups.values())):
+        _do(jobs)
+    return [each.guess() for each in work]
+
+
+def _do(jobs: Sequence[_Job]) -> None:
+    """Decode what was seen of one layer under the same weights."""
+    first, x = jobs[0], _auxiliary(jobs[0])
+    device = first.of.view.device
+    with torch.no_grad():
+        whole = first.prefix(x.to(device)).cpu()
+    fitted: dict[tuple[int, ...], Ridge] = {}
+    for job in jobs:
+        units, shared = job.seen.seen.units, not job.of.view.topology.defenses
+        decoder = fitted.get(units) if shared else None  # noise of defenses is each seat's own
+        if decoder is None:
+            decoder = _fit(job.of.as_sent(job.seen, whole, job.step), x, device)
+        if shared:
+            fitted[units] = decoder
+        job.of.decode(decoder, job.victims, job.features)
+
+
+def _auxiliary(job: _Job) -> Float[Tensor, "n ..."]:
+    held = job.of.view.public.auxiliary
+    return torch.empty(0) if held is None else held.x
+
+
+def _fit(features: Float[Tensor, "n p"], x: Float[Tensor, "n ..."], device: str) -> Ridge:
+    return fit_ridge(features.to(device), x.flatten(1).to(device))
 
 
 def _shape(view: View) -> tuple[int, ...]:
@@ -174,9 +236,9 @@ def _shape(view: View) -> tuple[int, ...]:
     return tuple(held[0].shape[1:])
 
 
-def _digest(prefix: Prefix, seen: Seen, x: Tensor) -> str:
-    """What a decoder is made of: weights, layer, units and inputs."""
-    found = hashlib.sha256(f"{seen.layer.name} {seen.seen.units}".encode())
-    for tensor in (*prefix.state.values(), x):
+def _digest(tensors: Iterable[Tensor]) -> str:
+    """The same for tensors of the same numbers."""
+    found = hashlib.sha256()
+    for tensor in tensors:
         found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()

@@ -47,13 +47,11 @@ def fit_ridge(features: Float[Tensor, "n p"], targets: Float[Tensor, "n q"]) -> 
     z, y = (x - centre) / scale, y - offset
     dual = len(z) < z.shape[1]
     gram = z @ z.T if dual else z.T @ z
-    strength = _best(gram, y if dual else z.T @ y, y, dual)
+    projected = y if dual else z.T @ y
+    strength = _best(gram, projected, y, dual)
     gram.diagonal().add_(strength)
-    factor = torch.linalg.cholesky(gram)
-    if dual:
-        matrix = z.T @ torch.cholesky_solve(y, factor)
-    else:
-        matrix = torch.cholesky_solve(z.T @ y, factor)
+    solved = torch.cholesky_solve(projected, torch.linalg.cholesky(gram))
+    matrix = z.T @ solved if dual else solved
     return Ridge(centre, scale, matrix, offset, strength)
 
 

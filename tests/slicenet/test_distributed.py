@@ -20,7 +20,7 @@ from privbench.errors import TrainingError, UsageError
 from privbench.regimes.slicenet import SliceNet
 from privbench.slicenet.engines import Distributed
 from privbench.slicenet.faults import Faults
-from privbench.slicenet.recording import LENGTH, Log, frames, merged
+from privbench.slicenet.recording import IN_FORCE, LENGTH, Log, frames, merged
 from privbench.slicenet.schedule import Part
 from privbench.wire.transcript import Transcript
 
@@ -148,7 +148,7 @@ def logs(folder: Path, steps=3):
     """Two processes that heard some steps."""
     kept = {
         "activation": torch.ones(steps, dtype=torch.bool),
-        "slice_weights": torch.arange(steps) < 1,
+        IN_FORCE: torch.arange(steps) < 1,
     }
     made = [Log(folder / f"heard-{rank}", kept) for rank in range(2)]
     number = 0
