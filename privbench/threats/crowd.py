@@ -10,6 +10,7 @@ import torch
 
 from privbench.contract import Party, Seat, Threat, Topology
 from privbench.errors import UsageError
+from privbench.threats.coalition import worst_of
 from privbench.threats.knowledge import KNOWN, from_start
 
 TRAFFIC = (
@@ -69,11 +70,12 @@ class Host(Threat):
 
 @dataclass(frozen=True, kw_only=True)
 class Hosts(Threat):
-    """Hosts that collude: a random draw, or those that are named.
+    """Hosts that collude: a random draw, those that see most together, or those that are named.
 
     Args:
         fraction: share of the hosts that are drawn.
-        draw: seed of the draw.
+        draw: seed of the draw; ``worst`` = those that together are sent the largest share of the
+            shallowest layers, by greedy search in the slicing, which is public.
         devices: names instead of a draw, for example ``[device-3, device-7]``.
     """
 
@@ -81,7 +83,7 @@ class Hosts(Threat):
     kinds: ClassVar[tuple[str, ...]] = TRAFFIC
 
     fraction: float = 0.25
-    draw: int = 0
+    draw: int | str = 0
     devices: tuple[Party, ...] = ()
 
     def seats(self, topology: Topology) -> tuple[Seat, ...]:
@@ -90,23 +92,30 @@ class Hosts(Threat):
         if not hosts:
             return ()
         named = (self.devices,) if isinstance(self.devices, str) else tuple(self.devices or ())
-        parties = named or self._drawn(hosts)
+        parties = named or self._drawn(topology, hosts)
         strangers = [party for party in parties if party not in hosts]
         if strangers:
             raise UsageError(
                 f"threat.devices names {strangers}, which host nothing; hosts are {', '.join(hosts)}"
             )
         grants, pairs = _knowledge(topology, parties)
-        name = f"{len(parties)} of {len(hosts)} hosts"
+        worst = "worst " if self.draw == "worst" and not named else ""
+        name = f"{worst}{len(parties)} of {len(hosts)} hosts"
         return (Seat(name, "peer", parties, grants=grants | from_start(self.steps), pairs=pairs),)
 
-    def _drawn(self, hosts: tuple[Party, ...]) -> tuple[Party, ...]:
+    def _drawn(self, topology: Topology, hosts: tuple[Party, ...]) -> tuple[Party, ...]:
         if self.fraction is None or not 0 < self.fraction <= 1:
             raise UsageError(
                 f"threat.fraction={self.fraction}; expected a share above 0, at most 1"
             )
-        rng = torch.Generator().manual_seed(self.draw)
         count = max(1, round(self.fraction * len(hosts)))
+        if self.draw == "worst":
+            return worst_of(topology, hosts, count)
+        if type(self.draw) is not int:
+            raise UsageError(
+                f"threat.draw={self.draw}; expected a seed, for example threat.draw=1, or worst"
+            )
+        rng = torch.Generator().manual_seed(self.draw)
         chosen = torch.randperm(len(hosts), generator=rng)[:count].sort().values
         return tuple(hosts[i] for i in chosen.tolist())
 
