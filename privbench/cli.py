@@ -159,7 +159,7 @@ def _report(words: list[str]) -> int:
     """``report FOLDER [figures=OUT] [report.images=false]``."""
     folder, figures, images = _of_report(words)
     from privbench.report.chosen import read_whole
-    from privbench.report.folder import gather, table_of, write_table
+    from privbench.report.folder import gather, lines_of, table_of, write_table
     from privbench.report.page import write_page
     from privbench.report.plots import write_figures
     from privbench.report.printed import print_table
@@ -175,7 +175,8 @@ def _report(words: list[str]) -> int:
     write_page(found.reports, page, folder.name, images=images, problems=found.damaged)
     screen.print(f"To look at: {page}", soft_wrap=True, highlight=False)
     if figures is not None:
-        drawn = write_figures(read_whole(found.reports).reports, figures, images=images)
+        whole = read_whole(found.reports).reports
+        drawn = write_figures(whole, figures, images=images, lines=lines_of(found.reports))
         screen.print(f"Figures: {len(drawn)} files in {figures}", soft_wrap=True, highlight=False)
     return FAILED if found.damaged else 0
 

@@ -74,9 +74,10 @@ class Shown:
     def drawn(self) -> tuple[Drawing, ...]:
         """Every figure that applies, private ones too."""
         from privbench.report.chosen import read_whole
+        from privbench.report.folder import lines_of
         from privbench.report.plots import drawings
 
-        return drawings(read_whole(self.reports).reports)
+        return drawings(read_whole(self.reports).reports, lines=lines_of(self.reports))
 
     def page(self, folder: Path, images: bool) -> Path:
         """Write report.html into a folder, with or without private records.

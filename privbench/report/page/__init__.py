@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -74,7 +75,7 @@ def render(
     lines = lines_of(reports)
     whole, unread = read_whole(reports)
     album, told = Album(), [*problems, *unread]
-    made, maps = _figures(whole, album, images, told, draw)
+    made, maps = _figures(whole, lines, album, images, told, draw)
     thing = "image" if any(report.pictures for report in whole) else "record"
     rows = sent(lines)
     data = {
@@ -107,6 +108,7 @@ def render(
 
 def _figures(
     reports: Sequence[Report],
+    lines: pa.Table,
     album: Album,
     images: bool,
     told: list[str],
@@ -114,7 +116,7 @@ def _figures(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Figures and what maps say; a sentence where none can be drawn."""
     try:
-        drawn = drawings(reports, images) if draw is None else draw()
+        drawn = drawings(reports, images, lines) if draw is None else draw()
         return figures_of(drawn, images), panels(drawn, reports, album, images)
     except (PrivbenchError, ValueError, ArithmeticError, LookupError, RuntimeError) as cause:
         told.append(

@@ -22,7 +22,7 @@ IMAGES = 4
 """Images that a panel shows of a seat."""
 KINDS = (
     "leakage-map-", "reconstructions-", "roc", "leakage-accuracy", "leakage-bytes", "losses",
-    "volumes-", "loads-", "costs-",
+    "volumes-", "loads-", "costs-", "along-", "slicing-",
 )  # fmt: skip
 
 

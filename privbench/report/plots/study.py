@@ -8,8 +8,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+
 from privbench.errors import StorageError, UsageError
+from privbench.report.folder import lines_of
 from privbench.report.plots.against import against
+from privbench.report.plots.along import KNOBS, along
 from privbench.report.plots.costs import bills, loads, volumes
 from privbench.report.plots.drawing import Drawing
 from privbench.report.plots.facts import measured
@@ -17,6 +21,7 @@ from privbench.report.plots.leakage_map import leakage_map
 from privbench.report.plots.losses import losses
 from privbench.report.plots.reconstructions import reconstructions
 from privbench.report.plots.roc import roc
+from privbench.report.plots.slicing import slicing
 from privbench.report.plots.style import house_style
 from privbench.report.report import Report
 
@@ -24,12 +29,17 @@ MAPS, REBUILT, CROWDS = 6, 12, 3
 """Figures of one kind at most."""
 
 
-def drawings(reports: Sequence[Report], images: bool = True) -> tuple[Drawing, ...]:
+def drawings(
+    reports: Sequence[Report], images: bool = True, lines: pa.Table | None = None
+) -> tuple[Drawing, ...]:
     """Every figure that applies, in the order of the page; none is an answer too.
 
     Args:
+        reports: those that are read whole.
         images: False leaves out every figure that shows records.
+        lines: table rows of all runs, for curves; None = those of ``reports``.
     """
+    rows = lines_of(reports) if lines is None else lines
     usable = [report for report in reports if measured(report)]
     maps = _some(usable, lambda report: _map(report, usable), MAPS)
     rebuilt = _some(usable, reconstructions, REBUILT) if images else []
@@ -45,7 +55,9 @@ def drawings(reports: Sequence[Report], images: bool = True) -> tuple[Drawing, .
     ]
     sliced = _crowds(reports)
     spent = [each for make in (volumes, loads, bills) for each in _some(sliced, make, CROWDS)]
-    return tuple(_named([*maps, *rebuilt, *whole, *spent]))
+    curves = [each for kind in KNOBS for each in _tried_all(partial(along, rows, kind))]
+    curves += _tried_all(partial(slicing, rows))
+    return tuple(_named([*maps, *rebuilt, *curves, *whole, *spent]))
 
 
 def _crowds(reports: Sequence[Report]) -> list[Report]:
@@ -57,8 +69,10 @@ def _crowds(reports: Sequence[Report]) -> list[Report]:
     return list(found.values())
 
 
-def write_figures(reports: Sequence[Report], folder: Path, images: bool = True) -> tuple[Path, ...]:
-    """Write each figure as PDF and PNG, with its numbers as CSV, and say where.
+def write_figures(
+    reports: Sequence[Report], folder: Path, images: bool = True, lines: pa.Table | None = None
+) -> tuple[Path, ...]:
+    """Write each figure as PDF and PNG, with its numbers as CSV, and say where; see ``drawings``.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -66,7 +80,7 @@ def write_figures(reports: Sequence[Report], folder: Path, images: bool = True) 
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for drawing in drawings(reports, images):
+        for drawing in drawings(reports, images, lines):
             for kind, content in _files(drawing).items():
                 file = folder / f"{drawing.name}.{kind}"
                 beside = folder / f".{file.name}"
@@ -118,6 +132,13 @@ def _target(report: Report) -> tuple[object, ...]:
         report.run.seed,
         report.crowd,
     )
+
+
+def _tried_all(make: Callable[[], list[Drawing]]) -> list[Drawing]:
+    try:
+        return make()
+    except UsageError:
+        return []
 
 
 def _tried(make: Callable[[], Drawing]) -> Drawing | None:
