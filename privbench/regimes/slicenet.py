@@ -93,6 +93,8 @@ class SliceNet(Regime):
         replicas: copies of the network, each hosted by devices of its own and trained on their rows
             (see ``Replicated``).
         average_every: steps after which replicas average their slices; not read with one alone.
+        micro_batch: rows that are computed at a time, their gradients added up before anybody learns: a
+            device needs memory for so many; None = all rows of a step at once.
         engine: all devices computed in one process, or in processes of their own.
         faults: devices that leave or are slow, messages that are lost; none unless asked for.
         baselines: other slicers, whose volume on the same problem is told beside that of ``slicer``.
@@ -113,6 +115,7 @@ class SliceNet(Regime):
     labels: str = "tail"
     replicas: int = 1
     average_every: int = 1  # steps
+    micro_batch: int | None = None  # rows
     engine: Engine = field(default_factory=InOneProcess)
     faults: Faults = field(default_factory=Faults)
     baselines: tuple[Slicer, ...] = ()
@@ -125,7 +128,9 @@ class SliceNet(Regime):
         recipe = self.recipe(net, len(samples))
         module = started(recipe, rng).net.module().to(samples.x).train()
         if self.replicas > 1:
-            _check_rows_apart(module, self.replicas)
+            _check_rows_apart(module, f"regime.replicas={self.replicas}", "replica")
+        if self.micro_batch is not None and self.micro_batch < recipe.batch:
+            _check_rows_apart(module, f"regime.micro_batch={self.micro_batch}", "micro-batch")
         graph = graph_of(self.name, module, samples.x.shape[1:], self.stem, self.labels)
         check_range(samples.y, graph)
         devices = self.crowd.members()
@@ -185,7 +190,7 @@ class SliceNet(Regime):
             if outage is not None:
                 return Faulty(outage, module, graph, topology, wire, made, recipe.loss, noise)
             parts = (module, graph, topology, wire, made, recipe.loss, noise)
-            return Simulated(*parts, clip=recipe.clip)
+            return Simulated(*parts, clip=recipe.clip, micro_batch=self.micro_batch)
         built = [(module, graph)]
         for _ in range(1, self.replicas):
             copy = deepcopy(module)
@@ -244,6 +249,8 @@ class SliceNet(Regime):
                 "engine=distributed does without faults: its processes do not fail by plan; type "
                 "engine=simulated, or faults=none"
             )
+        if self.micro_batch is not None:
+            _check_micro_batch(self)
         if self.clip is not None and (self.replicas > 1 or not self.faults.quiet):
             which = "several replicas" if self.replicas > 1 else "faults"
             raise UsageError(
@@ -296,6 +303,7 @@ class SliceNet(Regime):
             owner_parameters=sum(weight.numel() for weight in weights),
             owner_output=owner_output(graph),
             scorer=len(tiles) - 1 if self.labels == "shared" else None,
+            micro_batch=self.micro_batch,
         )
 
     def _topology(
@@ -344,14 +352,34 @@ def _counted(topology: Topology, engine: Simulated | Replicated | None) -> Topol
     return topology
 
 
-def _check_rows_apart(module: nn.Module, replicas: int) -> None:
-    """Refuse what mixes rows: a replica has some of a batch alone."""
+def _check_micro_batch(regime: SliceNet) -> None:
+    value = regime.micro_batch
+    if type(value) is not int or value < 1:
+        raise UsageError(
+            f"regime.micro_batch={value}; expected a whole number of at least 1 row, or null for all "
+            "rows of a step at once"
+        )
+    elsewhere = (
+        ("engine=distributed", isinstance(regime.engine, Distributed), "engine=simulated"),
+        (f"regime.replicas={regime.replicas}", regime.replicas > 1, "regime.replicas=1"),
+        ("faults", not regime.faults.quiet, "faults=none"),
+    )
+    for found, there, instead in elsewhere:
+        if there:
+            raise UsageError(
+                f"regime.micro_batch={value} with {found}: its steps are computed in one piece; leave "
+                f"regime.micro_batch out, or type {instead}"
+            )
+
+
+def _check_rows_apart(module: nn.Module, setting: str, part_of_it: str) -> None:
+    """Refuse what mixes rows, where some of a batch are computed alone."""
     for name, part in module.named_modules():
         if isinstance(part, BATCH_NORMS):
             raise UsageError(
-                f"regime.replicas={replicas}: '{name}' is a batch norm, and no replica has all rows of "
-                "a step, so its statistics would not be those of the batch; leave regime.replicas out, "
-                "or choose a model with group norm (torch.nn.GroupNorm)"
+                f"{setting}: '{name}' is a batch norm, and no {part_of_it} has all rows of a step, so its "
+                f"statistics would not be those of the batch; leave {setting.partition('=')[0]} out, or "
+                "choose a model with group norm (torch.nn.GroupNorm)"
             )
 
 

@@ -33,7 +33,8 @@ class Buddies:
         owners = np.asarray(problem.own_rows) > 0
         rows = np.asarray(problem.own_rows, dtype=np.float64)
         kept = problem.owner_parameters * (2 + problem.state) * owners
-        outside = problem.element * (kept + rows * problem.owner_output)
+        at_once = np.minimum(rows, problem.at_once)
+        outside = problem.element * (kept + at_once * problem.owner_output)
         self._needs = np.stack([needs.flops, needs.memory])
         self._bodies = self._needs - np.stack([rows * problem.owner_flops, outside])
         budgets = [(device.compute, device.memory) for device in problem.devices]

@@ -16,7 +16,7 @@ from privbench.slicenet.derive import FLOW, MAP, PARTS, Plan, plan_of
 from privbench.slicenet.graph import Graph, parameters_of
 from privbench.slicenet.links import OWNER
 from privbench.slicenet.noise import Noise, seeded
-from privbench.slicenet.owners import of_rows, plain, rerun
+from privbench.slicenet.owners import Dues, of_rows, plain, rerun
 from privbench.slicenet.parcels import COORDINATOR, Parcels, nbytes
 from privbench.slicenet.passes import Back, Pass, forward, part_of, replaced, stays, sum_of
 from privbench.slicenet.router import CO_HOSTS, CrowdRouter
@@ -42,6 +42,7 @@ class Simulated:
         loss: name in ``torch.nn.functional``, the mean over rows.
         noise_seed: random layers draw from ``noise_seed + step``, as in centralized training.
         clip: the largest norm of a step's whole gradient; None = any.
+        micro_batch: rows that are computed at a time, their gradients added up; None = all of a step.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class Simulated:
         loss: str,
         noise_seed: int,
         clip: float | None = None,
+        micro_batch: int | None = None,
     ) -> None:
         self._module, self._graph, self._topology = module, graph, topology
         self._wire, self._optimizer, self._noise = wire, optimizer, Noise(noise_seed)
-        self._loss = getattr(F, loss)
+        self._loss, self._micro_batch = getattr(F, loss), micro_batch
         self._router = CrowdRouter(topology)
         self._stages = graph.stages
         self._travelling = frozenset(graph.travelling)
@@ -67,7 +69,8 @@ class Simulated:
         self._parcels = Parcels(wire, self._owned, self._stages)
         self._clipping = None if clip is None else Clipping(clip, wire, module.parameters())
         self._step = 0
-        self._rows = no_rows()
+        self._rows = self._owners = no_rows()
+        self._dues: dict[str, Dues] = {}
         wire.open(topology, self._router)
 
     def step(self, number: int, batch: Samples, owners: Int64[Tensor, " rows"]) -> Tensor | None:
@@ -92,8 +95,10 @@ class Simulated:
     def _differentiate(self, number: int, batch: Samples) -> Tensor:
         """Forward and backward pass: leaves gradients in the module, and tells the wire."""
         with seeded(self._noise.seed + number, batch.x.device):
-            if any(self._wire.wants(number, kind) for kind in _WATCHED):
-                return self._watched(batch)
+            if self._micro_batch is not None or any(
+                self._wire.wants(number, kind) for kind in _WATCHED
+            ):
+                return self._seen(batch)
             with self._noise.at():
                 loss = self._mean(self._module(batch.x), self._heard_labels(batch.y))
             loss.backward()
@@ -117,8 +122,8 @@ class Simulated:
         return loss
 
     def _begin(self, number: int, owners: Int64[Tensor, " rows"]) -> None:
-        self._step, self._rows = number, torch.arange(len(owners))
-        self._noise.step = number
+        self._step, self._rows, self._owners = number, torch.arange(len(owners)), owners
+        self._noise.step, self._noise.rows = number, None
         self._wire.begin(number, owners)
         if self._router.links is not self._links:
             self._host()
@@ -138,7 +143,9 @@ class Simulated:
 
     def _derived(self, kind: str) -> Plan:
         """Of which layers messages of this kind need not be worked out now."""
-        return self._plan if self._wire.derives(self._step, kind) else Plan()
+        if self._micro_batch is not None or not self._wire.derives(self._step, kind):
+            return Plan()
+        return self._plan
 
     def _hand_over(self) -> None:
         """Slices change hands where devices fail; here none does."""
@@ -158,8 +165,29 @@ class Simulated:
         each = sum(nbytes(tensor) + HEADER_BYTES for tensor in self._owned[place].values())
         self._wire.count(kind, each * len(self._router.rows))
 
-    def _watched(self, batch: Samples) -> Tensor:
-        """Forward and backward pass stage by stage, with every message that somebody wants."""
+    def _seen(self, batch: Samples) -> Tensor:
+        """The same stage by stage, with every message that somebody wants, some rows at a time."""
+        every, owners = self._rows, self._owners
+        self._dues = {place: Dues() for place in ("tail", "stem")}
+        if self._micro_batch is None or len(every) <= self._micro_batch:
+            loss = self._watched(batch)
+        else:
+            loss = batch.x.new_zeros(())
+            for rows in every.split(self._micro_batch):
+                self._turn_to(rows, owners[rows])
+                loss = loss + self._watched(batch[rows], len(rows) / len(every))
+            self._turn_to(every, owners)
+        for place in ("tail", "stem"):
+            self._owners_send(place)
+        return loss
+
+    def _turn_to(self, rows: Int64[Tensor, " n"], owners: Int64[Tensor, " n"]) -> None:
+        """These rows of the step are computed from now on."""
+        self._rows = self._noise.rows = rows
+        self._router.begin(self._step, owners)
+
+    def _watched(self, batch: Samples, share: float = 1.0) -> Tensor:
+        """Forward and backward pass of some rows, which are this share of the step's."""
         if self._derived("gradient").maps or self._derived("partial_sum").sums:
             used = [stage for stage in self._stages if stage.layer.name in self._plan.layers]
             weights = {f"{stage.layer.name}.weight": stage.weight for stage in used}
@@ -167,7 +195,7 @@ class Simulated:
         done, values = self._forward(batch.x)
         ends = [values[name] for name in self._graph.result.sources]
         logits = self._graph.result(values)
-        loss = self._mean(logits, self._heard_labels(batch.y))
+        loss = self._mean(logits, self._heard_labels(batch.y)) * share
         slopes = torch.autograd.grad(loss, ends)
         self._backward(done, values, dict(zip(self._graph.result.sources, slopes, strict=True)))
         self._wire.get_back()
@@ -237,11 +265,12 @@ class Simulated:
             deltas[name] = back.delta
             self._lay_flows_by(name, back)
             for tensor, value in back.tensors.items():
-                ran.stage.tensors[tensor].grad = value
+                held = ran.stage.tensors[tensor]
+                held.grad = value if held.grad is None else held.grad + value
             for source in back.flows:
                 flows[source].append((ran, back))
         for place in ("tail", "stem"):
-            self._owners_send(place, done, deltas, values, arrived)
+            self._owners_find(place, done, deltas, values, arrived)
 
     def _lay_flows_by(self, name: str, back: Back) -> None:
         """What others' messages follow from."""
@@ -318,7 +347,7 @@ class Simulated:
     ) -> None:
         self._wire.lay_by(self._message(kind, layer, payload, sender, receiver))
 
-    def _owners_send(
+    def _owners_find(
         self,
         place: str,
         done: Sequence[Pass],
@@ -326,19 +355,26 @@ class Simulated:
         values: dict[str, Tensor],
         arrived: dict[str, Tensor],
     ) -> None:
-        """Each owner sends the gradient of its own rows, one message a parameter tensor."""
-        kind = f"{place}_gradient"
-        if not self._wire.wants(self._step, kind):
-            self._count_owned(kind, place)
+        """Each owner's gradient of its own rows, as far as they have been computed."""
+        if not self._wire.wants(self._step, f"{place}_gradient"):
             return
         mine = [ran for ran in done if ran.stage.layer.place == place]
-        totals: dict[str, Tensor] = {}
-        changed = False
         for owner, rows in self._router.groups():
             if self._plain[place]:
                 found = of_rows(mine, deltas, rows)
             else:
                 found = rerun(self._graph, place, values, arrived, rows, self._noise)
+            self._dues[place].add(owner, self._rows[rows], found)
+
+    def _owners_send(self, place: str) -> None:
+        """Each owner sends it, one message a parameter tensor."""
+        kind = f"{place}_gradient"
+        if not self._wire.wants(self._step, kind):
+            self._count_owned(kind, place)
+            return
+        totals: dict[str, Tensor] = {}
+        changed = False
+        for owner, rows, found in self._dues[place]:
             for name, value in found.items():
                 message = Message(
                     self._step, "train", owner, COORDINATOR, kind, name, None, value, rows

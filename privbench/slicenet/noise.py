@@ -33,6 +33,13 @@ class Noise:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.step = 0
+        self.rows: Int64[Tensor, " n"] | None = None
+
+    def of_step(self, rows: Int64[Tensor, " n"] | None) -> Int64[Tensor, " n"] | None:
+        """Rows among those that are computed at a time, as rows of the step's batch."""
+        if self.rows is None or rows is None:
+            return self.rows if rows is None else rows
+        return self.rows[rows]
 
     def at(
         self,
@@ -44,10 +51,11 @@ class Noise:
 
         Args:
             call: number of the first dropout call inside, in order of the whole forward pass.
-            rows: of the step's batch that are computed; None = all, in order.
+            rows: that are computed, of those that are computed at a time (``self.rows``, of the
+                step's batch; None = all of it); None = all of these, in order.
             units: indices on the second axis that are computed; None = all, in order.
         """
-        return Masks(_mixed(_mixed(self.seed, self.step), 0), call, rows, units)
+        return Masks(_mixed(_mixed(self.seed, self.step), 0), call, self.of_step(rows), units)
 
 
 class Masks(TorchFunctionMode, AbstractContextManager["Masks"]):

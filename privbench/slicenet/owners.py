@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from privbench.contract import Party
 from privbench.slicenet.graph import Graph, Stage
 from privbench.slicenet.noise import Noise
 from privbench.slicenet.passes import Pass
@@ -55,6 +56,24 @@ def rerun(
         name: torch.zeros_like(tensor) if each is None else each
         for (name, tensor), each in zip(tensors.items(), found, strict=True)
     }
+
+
+class Dues:
+    """What owners found for the tensors of stem or tail in a step, added up over its micro-batches."""
+
+    def __init__(self) -> None:
+        self._found: dict[Party, tuple[list[Tensor], dict[str, Tensor]]] = {}
+
+    def add(self, owner: Party, rows: Int64[Tensor, " k"], found: Mapping[str, Tensor]) -> None:
+        """An owner's gradients of some rows of the step."""
+        seen, sums = self._found.setdefault(owner, ([], {}))
+        seen.append(rows)
+        for name, value in found.items():
+            sums[name] = sums[name] + value if name in sums else value
+
+    def __iter__(self) -> Iterator[tuple[Party, Int64[Tensor, " k"], Mapping[str, Tensor]]]:
+        for owner, (seen, sums) in self._found.items():
+            yield owner, seen[0] if len(seen) == 1 else torch.cat(seen), sums
 
 
 def plain(stages: Sequence[Stage]) -> bool:

@@ -74,6 +74,7 @@ class Problem:
         owner_output: numbers a sample that stem and tail compute.
         scorer: the vertex that computes the loss: owners send its host their labels; None = they keep
             them. Labels are no part of the volume.
+        micro_batch: rows that are computed at a time; None = all of a step.
     """
 
     vertices: tuple[Vertex, ...]
@@ -88,6 +89,16 @@ class Problem:
     owner_parameters: int
     owner_output: int
     scorer: int | None = None
+    micro_batch: int | None = None
+
+    @property
+    def at_once(self) -> int:
+        """Rows that a device keeps in memory at a time."""
+        return self.batch if self.micro_batch is None else min(self.batch, self.micro_batch)
+
+    def own_at_once(self, device: int) -> int:
+        """Most of these that can be the device's own."""
+        return min(self.own_rows[device], self.at_once)
 
     @property
     def parties(self) -> tuple[Party, ...]:
@@ -100,7 +111,7 @@ class Problem:
         return self.batch * body + self.own_rows[device] * self.owner_flops
 
     def memory(self, device: int, vertices: Collection[int]) -> float:
-        """Bytes that a device needs, with all rows of a step at once.
+        """Bytes that a device needs, with ``at_once`` rows of a step at a time.
 
         Parameters, gradients and optimiser state of its vertices, and of stem and tail if it owns
         rows; outputs of its vertices and the distinct blocks that it receives, each once; stem and
@@ -108,11 +119,11 @@ class Problem:
         """
         hosted = set(vertices)
         held = sum(self.vertices[number].parameters for number in hosted)
-        rows = self.batch * sum(self.vertices[number].output for number in hosted)
-        rows += self.batch * sum(received(flow, hosted) for flow in self.flows)
+        rows = self.at_once * sum(self.vertices[number].output for number in hosted)
+        rows += self.at_once * sum(received(flow, hosted) for flow in self.flows)
         if self.own_rows[device]:
             held += self.owner_parameters
-            rows += self.own_rows[device] * self.owner_output
+            rows += self.own_at_once(device) * self.owner_output
         return float(self.element * (held * (2 + self.state) + rows))
 
 
@@ -192,7 +203,8 @@ def needs_of(problem: Problem, slicing: Slicing) -> Needs:
             made = np.bincount(hosts[list(flow.sources)], flow.numbers, minlength=devices)
             rows[receivers] -= made[receivers]
     held += problem.owner_parameters * (own_rows > 0)
-    rows = problem.batch * rows + own_rows * problem.owner_output
+    own_at_once = np.minimum(own_rows, problem.at_once)
+    rows = problem.at_once * rows + own_at_once * problem.owner_output
     memory = problem.element * (held * (2 + problem.state) + rows)
     return Needs(flops + own_rows * problem.owner_flops, memory)
 
@@ -220,7 +232,7 @@ def check_budgets(problem: Problem, slicing: Slicing) -> None:
     if gaps:
         raise BudgetError(
             f"this slicing breaks a budget: {gaps[0]}; give devices more, use more of them "
-            "(crowd.devices=...), a smaller regime.batch, or another slicer"
+            "(crowd.devices=...), a smaller regime.batch or regime.micro_batch, or another slicer"
         )
 
 

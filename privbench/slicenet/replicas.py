@@ -12,25 +12,11 @@ from torch.optim import Optimizer
 from privbench.contract import HEADER_BYTES, Message, Samples, Slice, Topology, no_rows
 from privbench.slicenet.engine import Simulated
 from privbench.slicenet.graph import Graph, held_by
-from privbench.slicenet.noise import Masks, Noise
+from privbench.slicenet.noise import Noise
 from privbench.slicenet.parcels import COORDINATOR
 from privbench.slicenet.replica_lines import Line, ReplicaRouter, parts_of, replica_of_owners
 from privbench.wire.router import EVERYONE
 from privbench.wire.wire import Wire
-
-
-class _Masks(Noise):
-    """Noise keyed by rows of the batch, asked for by rows of one replica's part."""
-
-    rows: Int64[Tensor, " n"] = no_rows()
-
-    def at(
-        self,
-        call: int = 0,
-        rows: Int64[Tensor, " n"] | None = None,
-        units: Sequence[int] | None = None,
-    ) -> Masks:
-        return super().at(call, self.rows if rows is None else self.rows[rows], units)
 
 
 class _Copy(Simulated):
@@ -47,7 +33,7 @@ class _Copy(Simulated):
         noise_seed: int,
     ) -> None:
         module, graph = built
-        self.line, self.masks = Line(wire, number), _Masks(noise_seed)
+        self.line, self.masks = Line(wire, number), Noise(noise_seed)
         self.pieces, self.stages = topology.slices, graph.stages
         self.tensors = {stage.layer.name: stage.tensors for stage in graph.placed("body")}
         self.body = {

@@ -70,7 +70,7 @@ class CrowdRouter(Router):
         self._kept: Callable[[int], Kept] | None = None
         self._bare = Bare(topology.net, topology.layers)
         self._last: tuple[int, Step] | None = None
-        self._first: tuple[Tensor, Tensor] | None = None
+        self._some: tuple[Tensor, Tensor, Tensor] | None = None
 
     def reads(self, kept: Callable[[int], Kept]) -> None:
         """Derive what was not recorded."""
@@ -108,13 +108,17 @@ class CrowdRouter(Router):
         return _cut(message, [r for r in routes if seat.sees(r.sender, r.receiver)])
 
     def _of_rows(self, message: Message, owners: Int64[Tensor, " rows"]) -> Int64[Tensor, " rows"]:
-        """Owners of a whole message's rows: the first of the step, where others were not recorded."""
-        count = len(message.rows)
-        if message.kind not in ROW_KINDS or "*" not in message.receiver or count == len(owners):
+        """Owners of a whole message's rows, where it has not all of the step."""
+        rows = message.rows
+        if message.kind not in ROW_KINDS or "*" not in message.receiver or len(rows) == len(owners):
             return owners
-        if self._first is None or self._first[0] is not owners or len(self._first[1]) != count:
-            self._first = owners, owners[:count]
-        return self._first[1]
+        if (
+            self._some is None
+            or self._some[0] is not owners
+            or not torch.equal(self._some[1], rows)
+        ):
+            self._some = owners, rows, owners[rows]
+        return self._some[2]
 
     def _gradients(
         self, message: Message, seat: Seat, near: Collection[Party] | None
@@ -248,7 +252,7 @@ def _cut(message: Message, routes: Sequence[_Route]) -> Iterator[Message]:
     kept: dict[tuple[int, tuple[int, ...] | None], Tensor] = {}
     places = {unit: place for place, unit in enumerate(message.units or ())}
     for route in routes:
-        rows = message.rows if route.rows is None else route.rows
+        rows = message.rows if route.rows is None else message.rows[route.rows]
         key = (id(route.rows), route.units)  # the groups keep their tensors alive
         if key not in kept:
             kept[key] = _part(message, route, places)

@@ -125,7 +125,7 @@ def costs_of(problem: Problem, guards: tuple[Guard, ...] = ()) -> Costs:
         *ends_of(kinds, len(problem.flows)),
         float(scale),
         np.array([float(round(scale * (1 - Fraction(share)))) for share in problem.shares]),
-        float(problem.element * problem.batch),
+        float(problem.element * problem.at_once),
         *_left(problem),
         guards,
         _guarded(guards, len(problem.flows)),
@@ -136,7 +136,7 @@ def _kind(
     problem: Problem, group: list[int], needs: list[int], makes: Mapping[int, int], exits: int
 ) -> Kind:
     vertex = problem.vertices[group[0]]
-    held = vertex.parameters * (2 + problem.state) + problem.batch * vertex.output
+    held = vertex.parameters * (2 + problem.state) + problem.at_once * vertex.output
     return Kind(
         tuple(group),
         float(problem.batch * vertex.flops),
@@ -170,7 +170,8 @@ def _left(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     for number, device in enumerate(problem.devices):
         rows, held = problem.own_rows[number], 0
         if rows:
-            held = problem.owner_parameters * (2 + problem.state) + rows * problem.owner_output
+            kept = problem.own_at_once(number) * problem.owner_output
+            held = problem.owner_parameters * (2 + problem.state) + kept
         power = device.compute - rows * problem.owner_flops
         room = device.memory - problem.element * held
         compute.append(float(np.floor(power)) if whole else power * (1 - 1e-13))

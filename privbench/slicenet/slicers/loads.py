@@ -113,7 +113,8 @@ class Loads:
 
     def _spent(self, flops: float, parameters: int, rows: np.ndarray) -> Needs:
         problem = self._problem
-        kept = problem.batch * rows + self._own_rows * problem.owner_output
+        own = np.minimum(self._own_rows, problem.at_once)
+        kept = problem.at_once * rows + own * problem.owner_output
         memory = problem.element * ((self._held + parameters) * (2 + problem.state) + kept)
         compute = problem.batch * (self._body + flops) + self._own_rows * problem.owner_flops
         return Needs(compute, memory.astype(np.float64))

@@ -84,7 +84,7 @@ class _Builder:
         held = 2 + problem.state
         self.flops = [float(problem.batch * block.flops) for block in blocks]
         self.memory = [
-            float(problem.element * (held * block.parameters + problem.batch * block.output))
+            float(problem.element * (held * block.parameters + problem.at_once * block.output))
             for block in blocks
         ]
         limits = [(number, problem.devices[number]) for number in self.devices]
@@ -135,7 +135,7 @@ class _Builder:
         targets = set(flow.targets)
         needing = [kind for kind, vertices in enumerate(self.kinds) if vertices[0] in targets]
         making = [(k, sent[kind[0]]) for k, kind in enumerate(self.kinds) if kind[0] in sent]
-        total, kept = sum(flow.numbers), float(problem.element * problem.batch)
+        total, kept = sum(flow.numbers), float(problem.element * problem.at_once)
         reached = []
         for place, device in enumerate(self.devices):
             others = float(1 - problem.shares[device])
