@@ -110,7 +110,7 @@ def along(lines: pa.Table, kind: str) -> list[Drawing]:
 def words_of(lines: pa.Table, first: Sequence[str]) -> pd.DataFrame:
     """Scores of rows whose variant begins with one of some words."""
     frame = frame_of(lines)
-    word = frame["variant"].fillna("").str.split("_").str[0]
+    word = frame["variant"].fillna("").astype(str).str.split("_").str[0]
     measured = frame["status"].isin(["ok", "same_as"]) & frame["value"].notna()
     return frame[word.isin(list(first)) & measured & frame["metric"].isin(list(METRICS))]
 
@@ -119,7 +119,7 @@ def _rows(lines: pa.Table, kind: str) -> pd.DataFrame:
     """Rows of single seats with a place on the axis, and the name of their line."""
     frame = words_of(lines, [kind])
     frame = frame[~frame["seat"].isin(SUMMARY) & frame[KNOBS[kind].column].notna()].copy()
-    parts = frame["variant"].str.split("_").str[1:]
+    parts = frame["variant"].astype(str).str.split("_").str[1:]
     frame["series"] = [" ".join(p for p in each if not p[:1].isdigit()) for each in parts]
     frame["defense"] = frame["defense"].fillna("")
     if kind == "share" and len(frame):  # deeper layers are another matter
