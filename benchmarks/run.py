@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import compare
+import decoder
 import engine
 import membership
 import pages
@@ -122,6 +123,18 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
             what="memory of a recorded run, 10 times longer",
             asked="flat within 10 %",
             run=lambda: engine.longer(folder),
+        ),
+        Measurement(
+            name="decoder",
+            what="ridge_decoder for every one of 100 hosts",
+            asked="under 5 s together",
+            run=lambda: decoder.hosts(folder),
+        ),
+        Measurement(
+            name="coalitions",
+            what="worst, median, best and the coalition curve of 1,000 devices",
+            asked="under 10 minutes",
+            run=lambda: decoder.curve(folder),
         ),
     )
 
