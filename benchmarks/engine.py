@@ -29,7 +29,8 @@ from privbench.contract import Net, Samples, Spec, Topology, child_rng
 from privbench.models.alexnet import AlexNet
 from privbench.regimes.slicenet import SliceNet
 from privbench.slicenet.crowd import Device, Uniform
-from privbench.slicenet.engine import COORDINATOR, RELEASER, Simulated
+from privbench.slicenet.engine import Simulated
+from privbench.slicenet.parcels import COORDINATOR, RELEASER
 from privbench.slicenet.slicers.greedy import Greedy
 from privbench.slicenet.tiles import slices_of, tiles_of
 from privbench.slicenet.trace import trace
