@@ -1,9 +1,9 @@
 """Decoding for many hosts at once: ``python benchmarks/decoder.py``.
 
 Two crowds train LeNet-5 on Fashion-MNIST, cut along input channels so that hosts see different parts of
-layers. In the first, 100 hosts of 200 devices are decoded together. In the second, of 1,000 devices, a hundred hosts
-give worst, median and best, and coalitions of growing size, drawn and by greedy search, a curve with
-a band that holds all of it at once.
+layers. In the first, of 200 devices, 100 hosts are decoded together. In the second, of 1,000 devices, a
+hundred hosts give worst, median and best, and coalitions of growing size, drawn and by greedy search, a
+curve with a band that holds all of it at once.
 
 Needs the files of Fashion-MNIST below the folder that PRIVBENCH_DATA names.
 """
