@@ -16,7 +16,7 @@ Many = Callable[[State, Tensor], Tensor]
 """Stacked tensors by name and inputs ``(sets, n, *shape)`` to outputs ``(sets, n, ...)``."""
 
 
-def over_sets(module: nn.Module, shape: Sequence[int]) -> Many:
+def over_sets(module: nn.Module, shape: Sequence[int], sets: int = 2) -> Many:
     """``module`` as a function of stacked weights: output number ``s`` is under weights number ``s``.
 
     Chains of linear layers are batched matrix products, which a CPU does several times faster than
@@ -24,10 +24,11 @@ def over_sets(module: nn.Module, shape: Sequence[int]) -> Many:
 
     Args:
         shape: of one input.
+        sets: how many there will be; one is a plain call, which vmap would make three times slower.
     """
     links = chain_of(module, shape)
     if links is None:
-        return _mapped(module)
+        return _alone(module) if sets == 1 else _mapped(module)
     return lambda state, x: _chained(links, state, x)
 
 
@@ -43,6 +44,15 @@ def _chained(
             value = torch.baddbmm(state[link.bias][:, None], value, weight)
         value = value if link.activation is None else link.activation(value)
     return value
+
+
+def _alone(module: nn.Module) -> Many:
+    def one(state: State, x: Tensor) -> Tensor:
+        first = {name: tensor[0] for name, tensor in state.items()}
+        value: Tensor = torch.func.functional_call(module, first, (x[0],))
+        return value[None]
+
+    return one
 
 
 def _mapped(module: nn.Module) -> Many:
