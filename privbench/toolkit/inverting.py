@@ -44,12 +44,27 @@ class Job:
     share: Float[Tensor, " padded"]
     labels: Float[Tensor, "padded classes"] | None
     classes: int
+    seed: int  # of what else is drawn for it
     company: int = 0
 
     @property
     def alike(self) -> tuple[object, ...]:
         """Jobs for which this is equal are done together."""
-        return (len(self.start), self.labels is None, tuple(self.known.gradient), self.company)
+        return (
+            len(self.start),
+            self.labels is None,
+            self.known.mean,
+            *self.known.gradient,
+            self.company,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Images for some rows of an update, in no order."""
+
+    rows: Int64[Tensor, "n 2"]
+    x: Float[Tensor, "n ..."]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +110,7 @@ def inverted(
         for job, x in zip(batch, descend(view, batch).cpu(), strict=True):
             found[id(job)] = x[: len(job.rows)]
     return [
-        _guess(view, [(job, found[id(job)]) for job in jobs if job.view == number])
+        guessed(view, [Found(job.rows, found[id(job)]) for job in jobs if job.view == number])
         for number, view in enumerate(views)
     ]
 
@@ -137,6 +152,7 @@ def jobs_of(number: int, view: View, rng: torch.Generator, setting: Setting) -> 
         padded = _padded(len(rows))
         start = setting.noise * torch.randn(padded, *mean.shape, generator=draw)
         start = (mean + start).clamp(0, 1) if setting.centred else start.clamp(-LIMIT, LIMIT)
+        seed = int(torch.randint(2**62, (), generator=draw))
         told = _told(known, trained)
         module.load_state_dict(dict(told.weights))
         with torch.no_grad():
@@ -147,7 +163,7 @@ def jobs_of(number: int, view: View, rng: torch.Generator, setting: Setting) -> 
         if counts is not None and setting.read:
             labels = torch.zeros(padded, classes)
             labels[: len(rows)] = torch.eye(classes).repeat_interleave(counts, dim=0)
-        jobs.append(Job(number, told, rows, start, share, labels, classes))
+        jobs.append(Job(number, told, rows, start, share, labels, classes, seed))
     return jobs
 
 
@@ -183,6 +199,15 @@ def nobody(view: View) -> ReconstructionGuess:
     shape = shape_of(view) if len(view.victims) else (1,)
     none = torch.empty(0, dtype=torch.int64)
     return ReconstructionGuess(none.reshape(0, 2), torch.empty(0, *shape), none)
+
+
+def guessed(view: View, done: Sequence[Found]) -> ReconstructionGuess:
+    """Images of some updates as a guess; rows of one update come back in unknown order."""
+    if not done:
+        return nobody(view)
+    groups = [torch.full((len(each.rows),), number) for number, each in enumerate(done)]
+    rows = torch.cat([each.rows for each in done])
+    return ReconstructionGuess(rows, torch.cat([each.x for each in done]), torch.cat(groups))
 
 
 def _told(known: Observed, trained: set[str]) -> Observed:
@@ -238,14 +263,6 @@ def _batches(jobs: Sequence[Job]) -> list[list[Job]]:
         size = max(1, IMAGES_AT_ONCE // len(same[0].start))
         found += [same[start : start + size] for start in range(0, len(same), size)]
     return found
-
-
-def _guess(view: View, done: Sequence[tuple[Job, Tensor]]) -> ReconstructionGuess:
-    if not done:
-        return nobody(view)
-    groups = [torch.full((len(job.rows),), number) for number, (job, _) in enumerate(done)]
-    rows = torch.cat([job.rows for job, _ in done])
-    return ReconstructionGuess(rows, torch.cat([x for _, x in done]), torch.cat(groups))
 
 
 def _padded(rows: int) -> int:

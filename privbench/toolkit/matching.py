@@ -50,6 +50,12 @@ def squared(found: Float[Tensor, "jobs p"], goal: Float[Tensor, "jobs p"]) -> Ga
     return Gap(apart.square().sum(dim=1), 2 * apart)
 
 
+def relative(found: Float[Tensor, "jobs p"], goal: Float[Tensor, "jobs p"]) -> Gap:
+    """The sum of squared differences, in units of the squared size of what was seen."""
+    gap, size = squared(found, goal), goal.square().sum(dim=1).clamp(min=TINY)
+    return Gap(gap.value / size, gap.slope / size[:, None])
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """One gradient to match.

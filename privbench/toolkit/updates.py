@@ -36,7 +36,7 @@ class Observed:
     mean: bool
 
 
-def observed(view: View) -> list[Observed]:
+def observed(view: View, whole: bool = True) -> list[Observed]:
     """Every gradient that a view holds, from the first of four sources that it has.
 
     - Updates of other clients (server of federated averaging).
@@ -45,10 +45,14 @@ def observed(view: View) -> list[Observed]:
     - Two broadcasts in a row of stem and tail: everybody's aggregate, from which the gradient of the
       seat's own rows is taken off where optimiser, samples and weights allow to compute it (owner).
 
+    Args:
+        whole: leave out gradients of which the seat does not know the whole network's weights; else
+            their ``weights`` are empty.
+
     Raises:
         NotApplicable: there are gradients, but not the weights of the whole network to go with them.
     """
-    known = _Networks(view)
+    known = _Networks(view, whole)
     theirs = [
         message
         for message in view.select("update", "stem_gradient", "tail_gradient")
@@ -63,14 +67,14 @@ def observed(view: View) -> list[Observed]:
         found = [_aggregate(known, step) for step in _followed(view, "global_weights")]
     else:
         found = [_difference(known, step) for step in _followed(view, "stem_weights")]
-    whole = [each for each in found if each is not None]
-    if found and not whole:
+    kept = [each for each in found if each is not None]
+    if found and not kept:
         raise NotApplicable(
             "a gradient can be inverted only through the whole network, and this seat lacks weights "
             "of some layers; choose threat.stale_weights=true, or look at the first steps "
             "(threat.steps=first:2)"
         )
-    return whole
+    return kept
 
 
 def step_length(recipe: Recipe | None) -> float | None:
@@ -154,7 +158,8 @@ def _difference(known: _Networks, step: int) -> Observed | None:
     view = known.view
     change = _change(view, step, ("stem_weights", "tail_weights"))
     rate, rows = step_length(view.public.recipe), _foreign(view, step)
-    if rate is None or not len(rows):
+    blind = not weights and len(rows) < len(_rows(view, step))  # its own part cannot be taken off
+    if rate is None or not len(rows) or blind:
         return Observed(step, "", rows, {n: -c for n, c in change.items()}, weights, False)
     gradient = {name: -tensor / rate for name, tensor in change.items()}
     mine = _own_gradient(view, step, weights)
@@ -174,7 +179,7 @@ def _change(view: View, step: int, kinds: tuple[str, ...]) -> dict[str, Tensor]:
 
 def _own_gradient(view: View, step: int, weights: State) -> dict[str, Tensor]:
     """Sum over the seat's own rows of the gradients of their losses."""
-    if view.own is None:
+    if view.own is None or not weights:
         return {}
     samples = view.own.samples[view.own.rows[:, 0] == step]
     if samples.y is None or not len(samples):
@@ -203,8 +208,8 @@ def _foreign(view: View, step: int) -> Int64[Tensor, " n"]:
 class _Networks:
     """The whole network at each step, as near as the seat knows it."""
 
-    def __init__(self, view: View) -> None:
-        self.view = view
+    def __init__(self, view: View, whole: bool = True) -> None:
+        self.view, self._whole = view, whole
         self._like = view.topology.net.module().state_dict()
         self._found: dict[int, State | None] = {}
 
@@ -216,7 +221,8 @@ class _Networks:
         """
         if step not in self._found:
             self._found[step] = self._assembled(step)
-        return self._found[step]
+        found = self._found[step]
+        return {} if found is None and not self._whole else found
 
     def _assembled(self, step: int) -> State | None:
         view = self.view

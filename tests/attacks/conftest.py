@@ -1,11 +1,15 @@
-"""Fixtures shared by the tests of attacks."""
+"""Fixtures shared by the tests of attacks, and what they import by name."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,18 @@ from privbench import plugins
 from privbench.checks import Workshop, checks_of, conformance
 from privbench.checks.kit import GROUPS
 
-COSTLY = ("activation_inversion", "activation_match", "gradient_inversion", "rmle")
+COSTLY = (
+    "activation_inversion",
+    "activation_match",
+    "gradient_inversion",
+    "gradient_inversion_geiping",
+    "dlg",
+    "idlg",
+    "grad_inversion",
+    "generative_prior",
+    "rmle",
+    "stem_differencing",
+)
 """Attacks that search or need a crowd's whole traffic: seconds a rule."""
 
 STATIC = ("can_be_built", "cites_its_source", "states_what_it_needs")
