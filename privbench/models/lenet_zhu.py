@@ -25,7 +25,7 @@ class LeNetZhu(nn.Sequential):
     to be good.
 
     Input ``(n, channels, size, size)``, output ``(n, classes)``. Modules are called ``norm`` (where asked
-    for), ``conv0``, ``sigmoid0``, …, ``flatten``, ``linear``; 16,090 parameters by default.
+    for), ``conv0``, ``sigmoid0``, …, ``flatten``, ``linear``; 15,826 parameters by default.
 
     Args:
         channels: of the input: 1 grey, 3 colour.
