@@ -16,34 +16,42 @@ from privbench.errors import PrivbenchError, UsageError
 from privbench.plan import Plan
 from privbench.report.report import Report
 
-ROWS = sorted(plugins.listing()["row/compare"])
+STUDIES = ("compare", "reconstruction")
+ROWS = [(study, row) for study in STUDIES for row in sorted(plugins.listing()[f"row/{study}"])]
 
 
 def _plan(*words: str) -> Plan:
     return one(understood(words, multirun=True)).plan
 
 
-def _row_is_a_plan(row: str) -> None:
-    plan = one(Words((f"+row/compare={row}",))).plan
+def _row_is_a_plan(study: str, row: str) -> None:
+    plan = one(Words((f"+row/{study}={row}",))).plan
     regime = plan.names.regime.partition("_matched")[0]
     assert all(word in row for word in (regime, plan.names.threat, plan.names.attack))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ROWS)
-def test_every_row_of_the_comparison_is_a_plan(row: str) -> None:
-    _row_is_a_plan(row)
+@pytest.mark.parametrize(("study", "row"), ROWS)
+def test_every_row_of_a_study_is_a_plan(study: str, row: str) -> None:
+    _row_is_a_plan(study, row)
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row[:3] in ("030", "040", "082", "089")])
-def test_rows_with_settings_are_plans(row: str) -> None:
-    _row_is_a_plan(row)
+@pytest.mark.parametrize(
+    ("study", "row"),
+    [
+        (study, row)
+        for study, row in ROWS
+        if row[:3] in {"compare": ("030", "040", "082", "089"), "reconstruction": ("204",)}[study]
+    ],
+)
+def test_rows_with_settings_are_plans(study: str, row: str) -> None:
+    _row_is_a_plan(study, row)
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_every_row_names_choices_that_are_there(row: str) -> None:
+@pytest.mark.parametrize(("study", "row"), ROWS)
+def test_every_row_names_choices_that_are_there(study: str, row: str) -> None:
     found = plugins.listing()
-    text = found["row/compare"][row].path.read_text()
+    text = found[f"row/{study}"][row].path.read_text()
     chosen = dict(re.findall(r"- override /(\w+): \[?(\w+)", text))
     assert row[:3].isdigit() and chosen.keys() >= {"regime", "threat", "attack"}
     for group, name in chosen.items():

@@ -101,7 +101,7 @@
     const cell = (name, content, ...rest) => element("td", { class: name, role: "cell" }, content, ...rest);
     const metric = at("metric", row);
     const name = SHORT[metric] ?? spaced(metric);
-    const variant = at("variant", row) ? ` (${at("variant", row)})` : "";
+    const variant = at("variant", row) ? ` (${spaced(at("variant", row))})` : "";
     const seat = at("seat", row) || (at("seats", row) > 1 ? `${at("seats", row)} seats` : "");
     const value = cell("value", metric ? text(at("value", row), 3) : "–");
     if (metric) value.append(` [${text(at("low", row), 3)}, ${text(at("high", row), 3)}]`, element("br"), element("small", {}, name));

@@ -150,6 +150,16 @@ def _caption(report: Report, shown: Sequence[Shown], mean: bool) -> str:
     if top.score and math.isfinite(top.score.value):
         lines.append(f"Score of that seat: {_told(top.score)}; guessing gives "
                      f"{number(top.score.blind, top.score.metric)}.")  # fmt: skip
+    likeness = [s for s in report.scores if s.metric == "psnr_db" and s.seat == top.pictures.seat]
+    if likeness and likeness[0].against_blind() in (
+        "no better than guessing",
+        "worse than guessing",
+    ):
+        psnr = likeness[0]
+        lines.append(
+            f"Its images are {psnr.against_blind().replace('guessing', 'the blind guess')}: "
+            f"{psnr.value:.1f} dB, where that has {psnr.blind:.1f} dB."
+        )
     lines.append("The more the middle row tells that the bottom row does not, the more has leaked.")
     return " ".join(lines)
 

@@ -127,6 +127,11 @@ def test_reconstructions_show_worst_median_and_best(crowd: Callable[..., Report]
     assert table.loc["worst", "rms_rebuilt"] == 1
     assert table.loc["worst", "rms_blind"] == 2
     assert reconstructions(named(report, goal="inversion")).private
+    worse = replace(
+        report.scores[0], seat="device-0", metric="psnr_db", value=8.0, low=7, high=9, blind=12
+    )
+    caption = reconstructions(replace(report, scores=(*report.scores, worse))).caption
+    assert "worse than the blind guess: 8.0 dB, where that has 12.0 dB" in caption
 
 
 @pytest.mark.parametrize("channels", [1, 3])
