@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -175,8 +175,12 @@ class _Decoding:
                 f"'{self.view.seat.name}' sees partial sums of layer '{seen.layer.name}' alone, "
                 "which weights of other hosts entered; prefix pairs tell nothing of these"
             )
+        none = replace(
+            seen.seen, rows=seen.seen.rows[:0].clone(), payload=seen.seen.payload[:0].clone()
+        )
+        bare = replace(seen, seen=none)  # jobs wait for those of other seats: memory is theirs
         return [
-            _Job(self, seen, step, self._prefixes.at(seen.layer.name, step), victims, features)
+            _Job(self, bare, step, self._prefixes.at(seen.layer.name, step), victims, features)
             for step, victims, features in self._by_step(seen)
         ]
 
