@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from privbench.contract import View
@@ -40,3 +40,16 @@ def log_probabilities(view: View, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n
             "threat.answers=probabilities"
         )
     return answers.double().cpu().log().clamp(min=FLOOR)
+
+
+def choices(view: View, x: Float[Tensor, "n ..."]) -> Int64[Tensor, " n"]:
+    """The released model's first choice for each input: any oracle will do.
+
+    Raises:
+        NotApplicable: the seat has neither weights nor an oracle.
+        AttackError: the budget of queries ends before the inputs do.
+    """
+    if view.public.net is None and view.oracle is not None:
+        answers = view.oracle(x)
+        return answers.long().cpu() if answers.ndim == 1 else answers.argmax(dim=1).cpu()
+    return log_probabilities(view, x).argmax(dim=1)

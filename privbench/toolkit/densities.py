@@ -11,6 +11,7 @@ from torch import Tensor
 from privbench.errors import UsageError
 
 VARIANCES = ("global", "per_example")
+CONVENTIONS = ("density", "tail")
 
 FLOOR = math.log(torch.finfo(torch.float32).tiny)
 """Least log-probability told apart from 0 (about -87): what a float32 oracle can still say."""
@@ -43,12 +44,17 @@ def log_ratio(
     shadows: Float[Tensor, "models n"],
     member: Bool[Tensor, "models n"],
     variance: str = "global",
+    convention: str = "density",
 ) -> Float[Tensor, " n"]:
-    """Log-density of ``seen`` under "trained on it" less that under "not trained on it".
+    """Log-likelihood of ``seen`` under "trained on it" less that under "not trained on it".
 
     Both are Gaussians with a mean for each record. ``global``: one variance for each side, pooled
     over all records around their own means (steadier with few models); ``per_example``: a variance
     for each record and side.
+
+    ``density`` takes the Gaussians' densities at ``seen``; ``tail`` the chance that a model trained on
+    the record says at most that, and that another says at least that: it keeps rising where a density
+    falls again, above both means.
 
     Args:
         seen: the target's confidence in each record.
@@ -56,10 +62,9 @@ def log_ratio(
         member: which shadow model was trained on which record.
 
     Raises:
-        UsageError: unknown variance, or a record with too few models on one side.
+        UsageError: unknown variance or convention, or a record with too few models on one side.
     """
-    if variance not in VARIANCES:
-        raise UsageError(f"variance='{variance}' is unknown; expected {' or '.join(VARIANCES)}")
+    _check(variance, convention)
     least = min(int(member.sum(0).min()), int((~member).sum(0).min()))
     if least < 2:
         raise UsageError(
@@ -68,22 +73,27 @@ def log_ratio(
         )
     mean_in, variance_in = _moments(shadows, member, variance)
     mean_out, variance_out = _moments(shadows, ~member, variance)
+    if convention == "tail":
+        above_in = torch.special.log_ndtr((seen - mean_in) / variance_in.sqrt())
+        return above_in - torch.special.log_ndtr((mean_out - seen) / variance_out.sqrt())
     return _log_density(seen, mean_in, variance_in) - _log_density(seen, mean_out, variance_out)
 
 
 def deviations(
-    seen: Float[Tensor, " n"], shadows: Float[Tensor, "models n"], variance: str = "global"
+    seen: Float[Tensor, " n"],
+    shadows: Float[Tensor, "models n"],
+    variance: str = "global",
+    convention: str = "tail",
 ) -> Float[Tensor, " n"]:
     """How far ``seen`` lies above what models not trained on the record say, in standard deviations.
 
-    The offline score: it orders records as the one-sided probability of Carlini et al. (equation 4)
-    does, and does not saturate.
+    The offline score. ``tail`` orders records as the one-sided probability of Carlini et al. (equation
+    4) does, and does not saturate; ``density`` by how unlikely ``seen`` is on either side.
 
     Raises:
         UsageError: unknown variance, or fewer than 2 models.
     """
-    if variance not in VARIANCES:
-        raise UsageError(f"variance='{variance}' is unknown; expected {' or '.join(VARIANCES)}")
+    _check(variance, convention)
     if len(shadows) < 2:
         raise UsageError(
             f"a spread needs at least 2 shadow models, found {len(shadows)}: "
@@ -91,7 +101,17 @@ def deviations(
         )
     spread = shadows.var(0)
     spread = spread.mean() if variance == "global" else spread
-    return (seen - shadows.mean(0)) / spread.clamp(min=1e-6).sqrt()
+    found = (seen - shadows.mean(0)) / spread.clamp(min=1e-6).sqrt()
+    return found.abs() if convention == "density" else found
+
+
+def _check(variance: str, convention: str) -> None:
+    for name, value, known in (
+        ("variance", variance, VARIANCES),
+        ("convention", convention, CONVENTIONS),
+    ):
+        if value not in known:
+            raise UsageError(f"{name}='{value}' is unknown; expected {' or '.join(known)}")
 
 
 def _moments(

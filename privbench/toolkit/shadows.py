@@ -129,6 +129,13 @@ def shadow_logits(
     return torch.stack(answers)
 
 
+def shadow_states(fitted: Fitted) -> list[dict[str, Tensor]]:
+    """The state dict of every shadow model."""
+    named = {k.removeprefix(_PARAM): v for k, v in fitted.tensors.items() if k.startswith(_PARAM)}
+    models = len(fitted.tensors["member"])
+    return [{name: tensor[model] for name, tensor in named.items()} for model in range(models)]
+
+
 def check_recipe(fitted: Fitted, recipe: Recipe | None) -> None:
     """Refuse shadow models of another recipe than the target's.
 

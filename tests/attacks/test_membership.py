@@ -2,89 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from memorised import ATTACKS, CANDIDATES, RECIPE, World, built, run
 from sklearn.metrics import roc_auc_score
 
 from attacks.membership.lira import Lira
 from attacks.membership.loss_threshold import LossThreshold
-from privbench.contract import (
-    Attack,
-    Budget,
-    Fitted,
-    Knowledge,
-    MembershipGuess,
-    Net,
-    Public,
-    Recipe,
-    Samples,
-    Seat,
-    Spec,
-    Topology,
-    View,
-    child_rng,
-)
+from attacks.membership.white_box import WhiteBox
+from privbench.contract import Attack, Budget, View
 from privbench.errors import NotApplicable, UsageError
-from privbench.toolkit.stacked import train_stacked
 
-TRAIN = "privbench.regimes.training.train"
-NET = Net(Spec("privbench.models.mlp.Mlp", {"widths": (36, 48, 6)}))
-RECIPE = Recipe(NET, Spec("torch.optim.Adam", {"lr": 1e-2}), epochs=20, batch=20)
-CANDIDATES, AUXILIARY = 160, 160
-ATTACKS = [LossThreshold(), Lira(), Lira(variance="per_example"), Lira(mode="offline")]
-
-
-@dataclass(frozen=True)
-class World:
-    """A target and its shadows; ``member`` is known to the test alone."""
-
-    view: View
-    stranger: View  # the same seat, before a target trained on other records
-    member: torch.Tensor
-    shadows: dict[str, Fitted]  # by attack.mode
-
-    def seen_by(self, attack: Attack, view: View) -> View:
-        mode = getattr(attack, "mode", None)
-        return view if mode is None else replace(view, fitted=(self.shadows[mode],))
+WEAK = {
+    "Entropy": 0.53, "Gap": 0.6, "Boundary": 0.6, "QuantileRegression": 0.6, "ModifiedEntropy": 0.62,
+    "Population": 0.62, "WhiteBox": 0.62, "ShadowClassifier": 0.64,
+}  # fmt: skip
+"""Area under the curve that attacks must reach which see less than a loss, or learn from little."""
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    """Images near six prototypes; a third of the labels is wrong, so that learning is memorising."""
-    rng = torch.Generator().manual_seed(4)
-    total = 2 * CANDIDATES + AUXILIARY
-    y = torch.randint(6, (total,), generator=rng)
-    prototypes = torch.rand(6, 1, 6, 6, generator=rng)
-    x = (prototypes[y] + 0.3 * torch.randn(total, 1, 6, 6, generator=rng)).clamp(0, 1)
-    wrong = torch.rand(total, generator=rng) < 0.33
-    everyone = Samples(x, torch.where(wrong, torch.randint(6, (total,), generator=rng), y))
-    candidates, others = everyone[:CANDIDATES], everyone[CANDIDATES : 2 * CANDIDATES]
-    auxiliary = everyone[2 * CANDIDATES :]
-    chosen = torch.randperm(CANDIDATES, generator=rng)[: CANDIDATES // 2]
-    member = torch.zeros(CANDIDATES, dtype=torch.bool).index_fill(0, chosen, True)
-    public = Public(candidates=candidates, auxiliary=auxiliary, recipe=RECIPE, trainer=TRAIN)
-    knowledge = Knowledge(public, Budget(shadow_models=16))
-    views = []
-    for name, pool in (("target", candidates), ("stranger", others)):
-        stack = train_stacked(RECIPE, pool, member[None], [child_rng(rng, name)])
-        seat = Seat("anyone", "outsider", grants=frozenset({"candidates", "released_weights"}))
-        topology = Topology("centralized", ("world",), (), NET, steps=0, steps_per_epoch=0)
-        net = replace(NET, weights=stack.of(0))
-        victims = torch.empty(0, 2, dtype=torch.int64)
-        views.append(View(seat, topology, victims, public=replace(public, net=net)))
-    shadows = {
-        mode: Lira(mode=mode).fits()[0].fit(knowledge, child_rng(rng, mode))
-        for mode in ("online", "offline")
-    }
-    return World(views[0], views[1], member, shadows)
-
-
-def run(world: World, attack: Attack, view: View) -> MembershipGuess:
-    guess = attack.run(world.seen_by(attack, view), torch.Generator().manual_seed(0))
-    assert isinstance(guess, MembershipGuess)
-    return guess
+    return built()
 
 
 def by_oracle(view: View) -> View:
@@ -97,7 +37,7 @@ def by_oracle(view: View) -> View:
 @pytest.mark.parametrize("attack", ATTACKS, ids=repr)
 def test_power_members_of_an_overfitted_model_score_higher(world: World, attack: Attack) -> None:
     auc = roc_auc_score(world.member, run(world, attack, world.view).scores)
-    assert auc > 0.66
+    assert auc > WEAK.get(type(attack).__name__, 0.66)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=repr)
@@ -134,6 +74,8 @@ def test_thresholds_that_are_fixed_beforehand_separate(world: World) -> None:
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=repr)
 def test_asking_gives_what_holding_the_weights_gives(world: World, attack: Attack) -> None:
+    if isinstance(attack, WhiteBox):  # which cannot be had by asking
+        return
     held = run(world, attack, world.view)
     asked = run(world, attack, by_oracle(world.view))
     torch.testing.assert_close(asked.scores, held.scores, rtol=1e-3, atol=1e-4)
@@ -178,7 +120,7 @@ def test_an_oracle_that_rounds_to_zero_gives_finite_scores(world: World) -> None
     view = by_oracle(world.view)
     oracle = view.oracle
     view = replace(view, oracle=lambda x: (oracle(x) > 0.5).float())
-    for attack in ATTACKS:
+    for attack in (each for each in ATTACKS if not isinstance(each, WhiteBox)):
         assert bool(run(world, attack, view).scores.isfinite().all())
 
 
