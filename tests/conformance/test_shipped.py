@@ -21,8 +21,16 @@ COSTLY = (
     "generative_prior",
     "rmle",
     "stem_differencing",
+    "lira_offline",
+    "lira_per_example",
+    "rmia_offline",
+    "base_offline",
+    "white_box",
+    "loss_trajectory",
+    "quantile_regression",
+    "boundary",
 )
-"""Attacks that search or need a crowd's whole traffic: seconds a rule."""
+"""Attacks that search, train or need a crowd's whole traffic, seconds a rule; and presets of others."""
 
 STATIC = ("can_be_built", "cites_its_source", "states_what_it_needs")
 """Rules that attack nothing."""
