@@ -19,6 +19,7 @@ from typing import Any
 import compare
 import decoder
 import engine
+import gradients
 import membership
 import pages
 import seal
@@ -129,6 +130,12 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
             what="ridge_decoder for every one of 100 hosts",
             asked="under 5 s together",
             run=lambda: decoder.hosts(folder),
+        ),
+        Measurement(
+            name="gradients",
+            what="gradient_inversion of 64 victims together against one by one",
+            asked="at least 3 times less per image; aim 5",
+            run=gradients.figures,
         ),
         Measurement(
             name="coalitions",

@@ -28,6 +28,7 @@ class Idlg(Attack):
     Args:
         steps: of L-BFGS.
         memory: steps that it remembers.
+        smooth: weight of the mean total variation a pixel, against the share of the gradient that differs.
         noise: standard deviation of the start, in units of the input's range.
         centred: start around the mean auxiliary input rather than 0?
         images: most that are rebuilt of one update.
@@ -55,6 +56,7 @@ class Idlg(Attack):
 
     steps: int = 300
     memory: int = 20  # the paper's 100 gain nothing on small images
+    smooth: float = 0.0
     noise: float = 1.0
     centred: bool = False
     images: int = 16  # beyond it labels and order are anyone's guess
@@ -76,4 +78,4 @@ class Idlg(Attack):
         self, views: Sequence[View], rngs: Sequence[torch.Generator]
     ) -> list[ReconstructionGuess]:
         setting = Setting(images=self.images, noise=self.noise, centred=self.centred, read=True)
-        return inverted(views, rngs, setting, equalled(self.steps, self.memory))
+        return inverted(views, rngs, setting, equalled(self.steps, self.memory, self.smooth))

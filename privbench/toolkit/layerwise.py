@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -155,15 +156,14 @@ class Layerwise:
 
     def _convolved(self, layer: nn.Conv2d, x: Float[Tensor, "n c h w"]) -> Tensor:
         sizes = _sizes(layer)
-        entered = F.unfold(x, sizes.kernel, sizes.dilation, sizes.padding, sizes.stride)
+        entered = _Unfolded.apply(x, sizes)
         weight = layer.weight.flatten(1).expand(len(x), -1, -1)
         if layer.bias is None:
             after = torch.bmm(weight, entered)
         else:
             after = torch.baddbmm(layer.bias[:, None], weight, entered)
         self._kept[layer] = (entered, after)
-        high = sizes.along(x.shape[2], 0)
-        return after.unflatten(2, (high, -1))
+        return after.unflatten(2, (sizes.along(x.shape[2], 0), -1))
 
     def _together(self, each: Float[Tensor, "all f places"]) -> Float[Tensor, "sets f places"]:
         """The places of all inputs of a set side by side."""
@@ -193,6 +193,45 @@ class _Sizes:
         """Places of its output along an axis."""
         reach = self.dilation[axis] * (self.kernel[axis] - 1)
         return (size + 2 * self.padding[axis] - reach - 1) // self.stride[axis] + 1
+
+
+class _Unfolded(torch.autograd.Function):
+    """``F.unfold``, by one strided copy: half the time, to the same bits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: _Sizes) -> Tensor:
+        ctx.sizes, ctx.map = sizes, x.shape[2:]
+        return _copied(x, sizes)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        return _Folded.apply(slope, ctx.sizes, ctx.map), None
+
+
+class _Folded(torch.autograd.Function):
+    """The slope of ``_Unfolded``, which can be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, unfolded: Tensor, sizes: _Sizes, size: tuple[int, int]) -> Tensor:
+        ctx.sizes = sizes
+        return F.fold(unfolded, size, sizes.kernel, sizes.dilation, sizes.padding, sizes.stride)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        return _Unfolded.apply(slope, ctx.sizes), None, None
+
+
+def _copied(x: Float[Tensor, "n c h w"], sizes: _Sizes) -> Float[Tensor, "n f places"]:
+    height, width = sizes.padding
+    padded = F.pad(x, (width, width, height, height)).contiguous()
+    one, channel, row, column = padded.stride()
+    places = (sizes.along(x.shape[2], 0), sizes.along(x.shape[3], 1))
+    down, along = row * sizes.dilation[0], column * sizes.dilation[1]
+    steps = (row * sizes.stride[0], column * sizes.stride[1])
+    every = padded.as_strided(
+        (*x.shape[:2], *sizes.kernel, *places), (one, channel, down, along, *steps)
+    )
+    return every.reshape(len(x), -1, places[0] * places[1])
 
 
 def _sizes(layer: nn.Conv2d) -> _Sizes:

@@ -17,6 +17,7 @@ COSTLY = (
     "gradient_inversion_geiping",
     "dlg",
     "idlg",
+    "idlg_prior",
     "grad_inversion",
     "generative_prior",
     "rmle",

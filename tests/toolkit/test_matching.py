@@ -83,6 +83,24 @@ def test_a_job_gets_the_same_bits_alone_and_in_company() -> None:
         assert torch.equal(together[job : job + 1], alone.pull(x[job : job + 1], labels[:1]).x)
 
 
+def test_strides_dilations_and_oblong_kernels_are_unfolded_rightly() -> None:
+    rng = torch.Generator().manual_seed(9)
+    net = nn.Sequential(
+        nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), bias=False),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(84, 4),
+    )
+    x, logits = torch.rand(2, 1, 2, 7, 5, generator=rng), torch.randn(2, 1, 4, generator=rng)
+    gradient = {n: torch.randn(p.shape, generator=rng) for n, p in net.named_parameters()}
+    problems = [Problem(gradient, net.state_dict(), torch.ones(1))] * 2
+    wanted = [_twice(net, problems[0], squared, x[job], logits[job])[1] for job in range(2)]
+    matcher = Matcher(net, problems, x.shape[2:], squared)
+    torch.testing.assert_close(
+        matcher.pull(x, logits, soft=True).x, torch.stack(wanted), rtol=1e-3, atol=2e-5
+    )
+
+
 def _tied() -> nn.Module:
     net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
     net[2] = net[0]
