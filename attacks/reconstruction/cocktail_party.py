@@ -31,6 +31,8 @@ class CocktailParty(Attack):
     Each row of the gradient is a mixture of the batch's inputs. As many neurons as inputs must have been
     active; no bias and no weights are needed.
 
+    Participants that see broadcasts alone have ``stem_differencing``.
+
     We differ: the unmixing is FastICA's fixed point (A. Hyvärinen, 1999,
     https://doi.org/10.1109/72.761722) with a start from ``rng``, without their priors of smoothness; sign
     and scale, which are not told, are those that fit the mean auxiliary input best.
@@ -45,7 +47,7 @@ class CocktailParty(Attack):
     """
 
     goal: ClassVar[str] = "reconstruction"
-    reads: ClassVar[tuple[str, ...]] = ("update", "stem_gradient", "global_weights", "stem_weights")
+    reads: ClassVar[tuple[str, ...]] = ("update", "stem_gradient")
     source: ClassVar[str] = (
         "S. Kariyappa, C. Guo, K. Maeng, W. Xiong, G. E. Suh, M. K. Qureshi, H.-H. S. Lee, Cocktail Party "
         "Attack: Breaking Aggregation-Based Privacy in Federated Learning using Independent Component "
