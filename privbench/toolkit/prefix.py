@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -32,6 +32,11 @@ class Prefix:
     layer: Layer
     module: nn.Module
     state: State
+
+    def on(self, device: str) -> Prefix:
+        """The same, with its weights on a device."""
+        state = {name: tensor.to(device) for name, tensor in self.state.items()}
+        return replace(self, state=state)
 
     def __call__(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n channels ..."]:
         """What travels from the layer for these inputs, on the inputs' device."""

@@ -20,6 +20,8 @@ COSTLY = (
     "idlg_prior",
     "grad_inversion",
     "generative_prior",
+    "inverse_network",
+    "multi_snapshot",
     "rmle",
     "stem_differencing",
     "lira_offline",

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from attacks.reconstruction.activation_inversion import ActivationInversion
+from attacks.reconstruction.inverse_network import InverseNetwork
 from privbench import plugins
 from privbench.contract import Attack, Net, Samples
 from privbench.data.cifar10 import Cifar10
@@ -172,3 +173,29 @@ def test_white_box_on_cifar(
     )
     assert ours >= replica
     _held(replica, published[0])
+
+
+@pytest.mark.parametrize(
+    ("cut", "published"), [("conv1", (40.72, 0.9950)), ("ReLU2", (20.81, 0.8046))]
+)
+def test_black_box_on_mnist(mnist: Target, cut: str, published: tuple[float, float]) -> None:
+    """Pairs of images of the same distribution that neither trained the target nor are attacked."""
+    started = time.perf_counter()
+    x, known = mnist.test.x[:100], mnist.test[torch.arange(100, len(mnist.test))]
+    view = view_of(mnist.net, cut, x, known)
+    guess = InverseNetwork().run(view, torch.Generator().manual_seed(0)).x
+    found = quality(guess, x)
+    setting = (
+        f"LeNet-5, 5 epochs, test accuracy {mnist.accuracy:.3f}, first 100 test images, "
+        f"{len(known)} others as pairs"
+    )
+    for metric, theirs, mine, low in (
+        ("PSNR dB", published[0], found[0], published[0] - 2),
+        ("SSIM", published[1], found[1], None),
+    ):
+        note(
+            f"He 2019, inverse network, {mnist.name} {cut}, {metric}", setting, published=theirs,
+            ours=mine, low=low, n=100, seconds=time.perf_counter() - started,
+            remark=f"mean image {_blind(mnist, 100):.1f} dB; low is for ours" if low else "",
+        )  # fmt: skip
+    assert found[0] >= published[0] - 2
