@@ -11,7 +11,17 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("figure", "launch", "compare", "decoder", "shadows", "membership", "seal", "inversion", "run")
+NAMES = (
+    "figure",
+    "launch",
+    "compare",
+    "decoder",
+    "shadows",
+    "membership",
+    "seal",
+    "inversion",
+    "run",
+)
 
 FAKE = """
 import pathlib, sys
