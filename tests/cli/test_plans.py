@@ -41,7 +41,7 @@ def test_every_row_of_a_study_is_a_plan(study: str, row: str) -> None:
     [
         (study, row)
         for study, row in ROWS
-        if row[:3] in {"compare": ("030", "040", "082", "089"), "reconstruction": ("204",)}[study]
+        if row[:3] in {"compare": ("030", "040", "082", "089"), "reconstruction": ("205",)}[study]
     ],
 )
 def test_rows_with_settings_are_plans(study: str, row: str) -> None:

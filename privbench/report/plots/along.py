@@ -208,7 +208,7 @@ def _caption(curves: Sequence[Curve], knob: Knob) -> str:
                 f"{last['x']:g}; guessing {last['blind']:.1f} dB."
             )
     said.append(
-        "Bars are 95 % intervals; where several seats or draws stand at one place the line is their "
+        "Bars are 95 % intervals, each by itself; where several seats or draws stand at one place the line is their "
         "mean, and the bar reaches from the lowest end of their intervals to the highest."
     )
     return " ".join(said)
