@@ -208,8 +208,8 @@ def _caption(curves: Sequence[Curve], knob: Knob) -> str:
                 f"{last['x']:g}; guessing {last['blind']:.1f} dB."
             )
     said.append(
-        "Bars are 95 % intervals, each by itself; where several seats or draws stand at one place the line is their "
-        "mean, and the bar reaches from the lowest end of their intervals to the highest."
+        "Bars are 95 % intervals, each by itself; where several seats or draws stand at one place the "
+        "line is their mean, and the bar reaches from the lowest end of their intervals to the highest."
     )
     return " ".join(said)
 
