@@ -58,7 +58,7 @@ def fit_ridge(features: Float[Tensor, "n p"], targets: Float[Tensor, "n q"]) -> 
 def _best(gram: Tensor, projected: Tensor, y: Tensor, dual: bool) -> float:
     """The strength with the least generalised cross-validation error."""
     n, total = len(y), y.square().sum()
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = _spectrum(gram)
     values = values.clamp(min=0)
     energy = (vectors.T @ projected).square().sum(dim=1)
     if not dual:  # of the left singular vectors, where there are any
@@ -70,3 +70,18 @@ def _best(gram: Tensor, projected: Tensor, y: Tensor, dual: bool) -> float:
     free = n - 1 - (1 - shrunk).sum(dim=1)
     error = torch.where(free > 0.02 * n, residual / free.square(), torch.inf)
     return float(strengths[error.argmin()])
+
+
+def _spectrum(gram: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
+    """Eigenvalues and vectors.
+
+    LAPACK's divide and conquer gives up on some matrices of low rank (units that are silent for every
+    record make rows of zeros); lifted off zero by a trifle the same matrix is solved.
+    """
+    try:
+        values, vectors = torch.linalg.eigh(gram)
+    except torch.linalg.LinAlgError:
+        lift = 1e-10 * gram.diagonal().mean().clamp(min=1e-300)
+        values, vectors = torch.linalg.eigh(gram + lift * torch.eye(len(gram)).to(gram))
+        values = values - lift
+    return values, vectors
