@@ -352,5 +352,6 @@ def _facts(plan: Plan, opened: Opened, target: Opening) -> Facts:
         own=truth.samples,
         victims=lambda rows, owned: truth.victims(rows, owned, plan.victims, plan.seed),
         pairs=pairs,
+        notes=target.notes,
         device=plan.device,
     )

@@ -7,12 +7,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from privbench.contract import Attack, MessageDefense, Net, Spec, Threat
+from privbench.contract import Actor, Attack, MessageDefense, Net, Spec, Threat
 from privbench.data.source import DataSource
 from privbench.regimes.base import Regime
 from privbench.report.report import Names
@@ -21,6 +21,7 @@ from privbench.wire.capture import Capture
 
 COVERED = ("privbench.", "torch.")  # by the digests of rooms, and by torch's version
 TRAINING_ROOMS = ("contract", "wire", "data", "models", "slicenet", "regimes")
+ACTING_ROOMS = ("toolkit", "threats", "seating")  # they train too, where an attack is active
 PLACES = ("root", "path", "download")  # of data: where the bytes are, not which
 VIEWING_ROOMS = ("threats", "seating", "views", "positions", "oracle", "equality", "experiment")
 SCORING_ROOMS = ("contract", "toolkit", "scoring", *VIEWING_ROOMS)
@@ -77,9 +78,23 @@ class Plan:
             [canonical(part) for part in (_placeless(self.data), self.model, self.regime)],
             canonical(self.defenses),
             canonical(self.capture),
-            _actor(self.attack),
+            self._acting(),
             [self.seed, self.threads, self.device, self.private_name],
         )
+
+    @property
+    def acts(self) -> bool:
+        """Does the attack stand on the wire while the model is trained?"""
+        return self.attack.actor is not None and self.threat.tampers
+
+    def _acting(self) -> list[Any]:
+        """What an active attack adds to the training half: itself, and the seat that it takes."""
+        if not self.acts:
+            return []
+        kinds = (type(self.attack), cast(type[Actor], self.attack.actor))
+        sources = [digest_of_source(kind) for kind in kinds]
+        settings = [canonical(self.attack), canonical(self.threat), self.encrypted]
+        return [*settings, *sources, digest_of_rooms(*ACTING_ROOMS)]
 
     def row_print(self, data_digest: str) -> str:
         """Fingerprint of the whole run."""
@@ -119,12 +134,6 @@ def _placeless(data: DataSource) -> dict[str, Any]:
     values = {f.name: getattr(data, f.name) for f in fields(data) if f.name not in PLACES}
     kind = type(data)
     return {"kind": f"{kind.__module__}.{kind.__qualname__}", **values}
-
-
-def _actor(attack: Attack) -> list[str]:
-    """The class that an active attack puts on the wire; it changes what is trained."""
-    kind = attack.actor
-    return [] if kind is None else [kind.__module__, kind.__qualname__, digest_of_source(kind)]
 
 
 def source_of(name: str) -> str:

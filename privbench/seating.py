@@ -9,7 +9,7 @@ import torch
 
 from privbench.contract import Attack, Seat, Threat, Topology, View, check_words, child_rng
 from privbench.data.splits import Opened
-from privbench.errors import UsageError
+from privbench.errors import NotApplicable, UsageError
 from privbench.plan import Plan
 from privbench.report.report import Refusal
 from privbench.threats.sketches import SKETCHES, carried
@@ -36,7 +36,11 @@ def seats_of(
     """
     threat, attack = plan.threat, plan.attack
     check_words(attack)
-    reason = _passive(plan) or without_effect(plan, topology.regime) or _unjudged(plan, opened)
+    reason = (
+        _passive(plan, topology, opened)
+        or without_effect(plan, topology.regime)
+        or _unjudged(plan, opened)
+    )
     if reason:
         return (), (Refusal(reason, 0),)
     topology = replace(topology, encrypted=plan.encrypted)
@@ -58,7 +62,23 @@ def seats_of(
     if threat.seat is None and len(seats) < len(every):
         drawn = f"not attacked: threat.sample={threat.sample} drew {len(seats)} of {len(every)} at random"
         refusals.append(Refusal(drawn, len(every) - len(seats), every[0].column))
+    if plan.acts and len(able) > 1:
+        alone = f"not attacked: one seat acts, here {able[0].name}; threat.seat=... chooses another"
+        refusals.append(Refusal(alone, len(able) - 1, able[0].column))
+        able = able[:1]
     return tuple(able), tuple(refusals)
+
+
+def active_seat(plan: Plan, topology: Topology, opened: Opened) -> Seat:
+    """The one seat from which the plan's attack acts while the model is trained.
+
+    Raises:
+        NotApplicable: there is none.
+    """
+    seats, refusals = seats_of(plan, topology, opened)
+    if not seats:
+        raise NotApplicable(refusals[0].reason)
+    return seats[0]
 
 
 def without_effect(plan: Plan, regime: str) -> str:
@@ -153,14 +173,14 @@ def _kept(plan: Plan) -> str:
     )
 
 
-def _passive(plan: Plan) -> str:
+def _passive(plan: Plan, topology: Topology, opened: Opened) -> str:
     """One sentence where an active attack meets a threat that only listens."""
     if plan.attack.actor is None or plan.threat.tampers:
         return ""
-    able = [f"threat={name}" for name, threat in plan.others().items() if threat.tampers]
+    able = _instead(plan, topology, opened) or ": none that is installed gives it what it needs"
     return (
         f"attack={plan.names.attack} is active, threat={plan.names.threat} only listens; choose a "
-        f"threat that tampers: {' or '.join(able) or 'none is installed'}"
+        f"threat that tampers{able}"
     )
 
 
@@ -170,7 +190,11 @@ def _instead(plan: Plan, topology: Topology, opened: Opened) -> str:
 
 
 def _able(plan: Plan, opened: Opened) -> Able:
+    active = plan.attack.actor is not None
+
     def able(threat: Threat, topology: Topology) -> bool:
+        if threat.tampers is not active:
+            return False
         kinds = carried(topology.regime, threat.kinds, topology.labels)
         return any(
             not why_not(plan.attack, _within(seat, opened), kinds, plan.encrypted)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from privbench.contract import Net, Samples, Topology, child_rng
+from privbench.contract import Net, Public, Samples, Stand, Topology, child_rng
 from privbench.data.splits import Opened
 from privbench.models.fits import check_fits
 from privbench.plan import Plan
 from privbench.regimes.base import Trained
 from privbench.report.report import Target
 from privbench.scoring.rates import clopper_pearson
+from privbench.seating import active_seat
 from privbench.store import Store
+from privbench.views import granted
 from privbench.wire import codec
+from privbench.wire.acting import Acting
 from privbench.wire.capture import drawn_members
 from privbench.wire.tap import Recorder
 from privbench.wire.transcript import Transcript
@@ -26,11 +30,15 @@ from privbench.wire.wire import Wire
 
 @dataclass(frozen=True, eq=False)
 class Opening:
-    """A target that can be attacked: what was trained, what was recorded, how good it is."""
+    """A target that can be attacked: what was trained, what was recorded, how good it is.
+
+    ``notes`` is what an active attack learned while it was trained.
+    """
 
     trained: Trained
     transcript: Transcript
     quality: Target
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def topology(self) -> Topology:
@@ -45,7 +53,8 @@ def target_of(plan: Plan, opened: Opened, store: Store) -> Opening:
     )
     trained, quality = codec.load(made / "trained")
     opened.truth.load(made / "truth")
-    return Opening(Trained(*trained), Transcript(made / "transcript"), Target(*quality))
+    notes = codec.load(made / "notes")
+    return Opening(Trained(*trained), Transcript(made / "transcript"), Target(*quality), notes)
 
 
 def _make(plan: Plan, opened: Opened, folder: Path) -> None:
@@ -54,19 +63,38 @@ def _make(plan: Plan, opened: Opened, folder: Path) -> None:
     (folder / "transcript").mkdir()
     rng = torch.Generator().manual_seed(plan.seed)
     tap = _recorder(plan, opened, folder / "transcript")
-    actor = plan.attack.actor() if plan.attack.actor else None
-    wire = Wire((tap,), plan.defenses, actor, child_rng(rng, "wire"))
+    acting = _acting(plan, opened)
+    wire = Wire((tap,), plan.defenses, acting, child_rng(rng, "wire"))
     started = time.perf_counter()
     trained = plan.regime.train(plan.model, people, wire, rng, plan.device)
     seconds = time.perf_counter() - started
     tap.close()
     opened.truth.shuffle(tap.orders)
     opened.truth.save(folder / "truth")
+    codec.save(acting.notes() if acting is not None else {}, folder / "notes")
     quality = _quality(trained, opened, plan.device, seconds)
     parts = (trained.net, trained.recipe, trained.trainer, trained.topology)
     costs = (trained.bytes_per_sample, trained.flops_per_sample, trained.privacy)
     curve = (trained.losses, trained.passes)
     codec.save(((*parts, *costs, *curve), quality), folder / "trained")
+
+
+def _acting(plan: Plan, opened: Opened) -> Acting | None:
+    """The active part of the plan's attack, to be seated once it is known who takes part."""
+    actor = plan.attack.acting() if plan.acts else None
+    if actor is None:
+        return None
+    people = opened.population
+
+    def stand(topology: Topology) -> Stand:
+        topology = replace(topology, encrypted=plan.encrypted)
+        seat = active_seat(plan, topology, opened)
+        recipe = plan.regime.recipe(plan.model, len(people.train))
+        recipe = replace(recipe, net=without_weights(recipe.net))
+        public = Public(auxiliary=people.auxiliary, recipe=recipe, trainer=plan.regime.trainer)
+        return Stand(seat, topology, granted(seat, public, plan.attack), plan.device)
+
+    return Acting(actor, stand)
 
 
 def _recorder(plan: Plan, opened: Opened, folder: Path) -> Recorder:

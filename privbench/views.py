@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Int64
@@ -40,6 +40,7 @@ class Facts:
         own: the samples behind rows that the seat owns.
         victims: which of the rows that a seat saw are to be attacked, given its owner numbers.
         pairs: answers of an activation oracle for some steps.
+        notes: what an active attack wrote down while the model was trained.
         device: where the attack computes.
     """
 
@@ -47,6 +48,7 @@ class Facts:
     own: Callable[[Rows], Samples]
     victims: Callable[[Rows, frozenset[int]], Rows]
     pairs: Callable[[Sequence[int]], tuple[Pairs, ...]]
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
     device: str = "cpu"
 
 
@@ -92,7 +94,8 @@ def views_of(
                 weights=tuple(sorted(weights, key=lambda each: each.step)),
                 own=_own(seat, owned, steps, transcript, facts),
                 pairs=facts.pairs(steps) if seat.pairs == "query" else (),
-                public=_granted(seat, facts.public, attack),
+                notes=facts.notes,
+                public=granted(seat, facts.public, attack),
                 budget=threat.budget,
                 device=facts.device,
             )
@@ -138,7 +141,7 @@ def _blinded(seat: Seat, topology: Topology) -> bool:
     return topology.encrypted and not seat.parties
 
 
-def _granted(seat: Seat, public: Public, attack: Attack) -> Public:
+def granted(seat: Seat, public: Public, attack: Attack) -> Public:
     """Public knowledge, by grant. Candidates hold the victims, so only who guesses bits gets them."""
     grants = seat.grants if attack.goal == "membership" else seat.grants - {"candidates"}
     return Public(

@@ -3,9 +3,9 @@
 Nothing here trains, measures or knows a data set.
 """
 
+from privbench.contract.actor import Actor, Stand
 from privbench.contract.attack import (
     GOALS,
-    Actor,
     Attack,
     Fit,
     Knowledge,
@@ -70,7 +70,7 @@ __all__ = [
     "Fit", "Fitted", "GaussianMechanism", "Guess", "Handover", "InversionGuess", "Knowledge",
     "LabelGuess", "Layer", "LearningDefense", "Load", "Losses", "MembershipGuess", "Message",
     "MessageDefense", "Need", "Net", "Oracle", "Own", "Pairs", "Party", "PrivacyCost", "Public",
-    "Recipe", "ReconstructionGuess", "Samples", "Seat", "Slice", "Spec", "Tell", "Threat",
+    "Recipe", "ReconstructionGuess", "Samples", "Seat", "Slice", "Spec", "Stand", "Tell", "Threat",
     "Topology", "Traffic", "Trainer", "View", "Volume", "Weights", "Wrapped", "batches", "blocks",
     "check_words", "child_rng", "counted", "finite", "load_name", "no_rows", "optimizer_for",
     "spec_of", "stage", "steps_per_epoch", "told", "traced", "watching",

@@ -11,8 +11,9 @@ from typing import ClassVar
 
 import torch
 
+from privbench.contract.actor import Actor
 from privbench.contract.guess import GUESS_OF_GOAL, Guess
-from privbench.contract.message import KINDS, Message
+from privbench.contract.message import KINDS
 from privbench.contract.progress import counted
 from privbench.contract.recipe import child_rng
 from privbench.contract.threat import GRANTS, Budget
@@ -47,18 +48,6 @@ class Fit(ABC):
         """Train on what is known."""
 
 
-class Actor(ABC):
-    """An active seat: stands on the wire during training and may change messages."""
-
-    @abstractmethod
-    def act(self, message: Message, rng: torch.Generator) -> Message:
-        """The message that goes on instead."""
-
-    def notes(self) -> dict[str, torch.Tensor]:
-        """What it learned, for its own view."""
-        return {}
-
-
 class Attack(ABC):
     """An attack technique. Subclasses are frozen dataclasses with keyword-only fields.
 
@@ -70,7 +59,7 @@ class Attack(ABC):
     - ``reads``: message kinds; the view must hold at least one of them (empty = no traffic).
     - ``source``: the paper: authors, title, year, link; ``none: `` and the reason where there is none.
     - ``by_construction``: it succeeds because of what the protocol sends, not by inference.
-    - ``actor``: class of its active part; only a threat that tampers admits it.
+    - ``actor``: class of its active part (``acting`` builds it); only a threat that tampers admits it.
     - ``double``: it guesses blind on purpose; the conformance kit asks it to be quiet everywhere.
     - ``conformance``: settings with which the conformance kit runs it, where the defaults take long.
 
@@ -93,6 +82,10 @@ class Attack(ABC):
     def fits(self) -> tuple[Fit, ...]:
         """Fits to be run before; their results are ``view.fitted``, in this order."""
         return ()
+
+    def acting(self) -> Actor | None:
+        """Its active part, fresh, with the settings that it takes from this attack's; None = it has none."""
+        return None if self.actor is None else self.actor()
 
     @abstractmethod
     def run(self, view: View, rng: torch.Generator) -> Guess:
@@ -117,6 +110,8 @@ def check_words(attack: Attack) -> None:
             f"{', '.join(GUESS_OF_GOAL)}"
         )
     _known(f"{name}: goal='{goal}'", goal, GUESS_OF_GOAL, "goals")
+    if attack.actor is None and type(attack).acting is not Attack.acting:
+        raise PluginError(f"{name}.acting builds an actor; expected its class as {name}.actor")
     for constant, words, what in (
         ("needs", (*GRANTS, "pairs"), "grants"),
         ("reads", KINDS, "kinds"),

@@ -94,7 +94,7 @@ class Simulated:
 
     def _differentiate(self, number: int, batch: Samples) -> Tensor:
         """Forward and backward pass: leaves gradients in the module, and tells the wire."""
-        with seeded(self._noise.seed + number, batch.x.device):
+        with seeded(self._noise.seed + number, batch.x.device), self._parcels.received():
             if self._micro_batch is not None or any(
                 self._wire.wants(number, kind) for kind in _WATCHED
             ):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -30,15 +31,36 @@ class Parcels:
         self, wire: Wire, owned: Mapping[str, Mapping[str, Tensor]], stages: Sequence[Stage]
     ) -> None:
         self._wire, self._owned, self._stages = wire, owned, stages
+        self._step, self._others = (
+            -1,
+            dict[Tensor, Tensor](),
+        )  # received with other values than sent
 
     def broadcast(self, step: int, place: str, owners: int) -> None:
         """The stem or tail in force, to the owners of this step's rows."""
         kind = f"{place}_weights"
+        if step != self._step:
+            self._step, self._others = step, {}
         for name, tensor in self._owned[place].items():
             if self._wire.wants(step, kind):
-                self.send(step, kind, name, tensor.detach().clone(), COORDINATOR, EVERYONE)
+                sent = tensor.detach().clone()
+                got = self.send(step, kind, name, sent, COORDINATOR, EVERYONE)
+                if got is not sent:
+                    self._others[tensor.detach()] = got.to(sent)
             else:
                 self._wire.count(kind, (nbytes(tensor) + HEADER_BYTES) * owners)
+
+    @contextmanager
+    def received(self) -> Iterator[None]:
+        """For a time, stem and tail have the values that owners received in this step."""
+        own = {tensor: tensor.clone() for tensor in self._others}
+        for tensor, value in self._others.items():
+            tensor.copy_(value)
+        try:
+            yield
+        finally:
+            for tensor, value in own.items():
+                tensor.copy_(value)
 
     def slices(
         self, step: int, pieces: Sequence[Slice], to_hosts: bool, owned: bool = True
@@ -68,9 +90,10 @@ class Parcels:
         sender: Party,
         receiver: Party,
         units: Units = None,
-    ) -> None:
-        """One tensor, from one party to another; nobody goes on with what comes back."""
-        self._wire.send(Message(step, "train", sender, receiver, kind, name, units, payload))
+    ) -> Tensor:
+        """One tensor, from one party to another, as it arrives."""
+        message = Message(step, "train", sender, receiver, kind, name, units, payload)
+        return self._wire.send(message).payload
 
 
 def nbytes(tensor: Tensor) -> int:

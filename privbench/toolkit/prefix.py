@@ -189,6 +189,16 @@ def prefix(topology: Topology, weights: Sequence[Weights], layer: str, step: int
     return Prefixes(topology, weights).at(layer, step)
 
 
+def untrained(topology: Topology, layer: Layer, rng: torch.Generator) -> nn.Module:
+    """The network up to a layer with weights of its own: its architecture is public, its weights are not.
+
+    Returns:
+        inputs ``(n, *shape)`` to what travels, before it takes the layer's shape.
+    """
+    whole = topology.net.initialised(rng).module()
+    return truncated(traced(whole), layer.cut)
+
+
 def truncated(recorded: fx.GraphModule, cut: str) -> fx.GraphModule:
     """A traced network that ends at the node ``cut`` and holds only what leads there."""
     end = next((node for node in recorded.graph.nodes if node.name == cut), None)

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from privbench.contract import Actor, Message, MessageDefense, Topology, child_rng
+from privbench.contract import Message, MessageDefense, Topology, child_rng
+from privbench.wire.acting import Acting
 from privbench.wire.router import Direct, Router
 from privbench.wire.tap import Tap
 
@@ -31,7 +32,7 @@ class Wire:
         self,
         taps: Sequence[Tap] = (),
         defenses: Sequence[MessageDefense] = (),
-        actor: Actor | None = None,
+        actor: Acting | None = None,
         rng: torch.Generator | None = None,
     ) -> None:
         self.taps = tuple(taps)
@@ -42,21 +43,29 @@ class Wire:
         self._router: Router = Direct()
 
     def open(self, topology: Topology, router: Router | None = None) -> None:
-        """Say who takes part; ``router`` cuts whole-layer messages into what devices send."""
+        """Say who takes part; ``router`` cuts whole-layer messages into what devices send.
+
+        Raises:
+            NotApplicable: an actor can do nothing here.
+        """
         self._router = router or Direct()
+        if self.actor is not None:
+            self.actor.open(topology, self._router, child_rng(self._rng, "actor"))
         for tap in self.taps:
             tap.open(topology, self._router)
 
     def begin(self, step: int, owners: Int64[Tensor, " rows"]) -> None:
         """Start a step: ``owners[i]`` is the number (in ``topology.owners``) of row i's owner."""
         self._router.begin(step, owners)
+        if self.actor is not None:
+            self.actor.begin(owners)
         for tap in self.taps:
             tap.begin(step, owners)
 
     def wants(self, step: int, kind: str) -> bool:
         """Would any tap keep such a message? An engine need not build what nobody keeps or changes."""
         return (
-            self.actor is not None
+            self._shows(kind)
             or any(kind in defense.kinds for defense in self.defenses)
             or any(tap.keeps(step, kind) for tap in self.taps)
         )
@@ -74,7 +83,7 @@ class Wire:
         keeping = [tap for tap in self.taps if tap.keeps(step, kind)]
         return (
             bool(keeping)
-            and self.actor is None
+            and not self._shows(kind)
             and not any(kind in defense.kinds for defense in self.defenses)
             and all(tap.derives and tap.keeps(step, "activation") for tap in keeping)
         )
@@ -117,6 +126,10 @@ class Wire:
         """The whole network's parameters in force during ``step``; seats get their part of it."""
         for tap in self.taps:
             tap.hold(step, state)
+
+    def _shows(self, kind: str) -> bool:
+        """Is a message of this kind shown to an active seat?"""
+        return self.actor is not None and kind in self.actor.kinds
 
     def _draw(self, message: Message, *who: object) -> torch.Generator:
         where = (message.step, message.kind, message.layer, message.sender, message.receiver)
