@@ -18,7 +18,7 @@ from privbench.data.arrays import arrays
 from privbench.data.digits import Digits
 from privbench.data.splits import Opened, open_population
 from privbench.data.truth import Truth
-from privbench.errors import PluginError
+from privbench.errors import NotApplicable, PluginError
 from privbench.experiment import attack_seed, cut, fitted, oracle_of, scored
 from privbench.plan import Plan
 from privbench.scoring.score import Score
@@ -36,6 +36,14 @@ sound would miss a signal that is barely there."""
 BY_HEART = ("++regime.epochs=120",)
 """How long it does: members' answers then differ from others' by the entropy alone."""
 
+MAPS = Net(
+    Spec(
+        "privbench.models.alexnet.AlexNet",
+        {"channels": 1, "size": 8, "convolutions": [8, 16, 16, 16, 16], "widths": [32, 16]},
+    )
+)
+"""Convolutions, whose values tell where in the image they come from."""
+
 PLACES = (
     ("regime=centralized", "threat=released"),
     ("regime=centralized", "threat=trainer"),
@@ -43,6 +51,21 @@ PLACES = (
     ("regime=fedavg_one_sample", "regime.rounds=12", "threat=server"),
 )
 """Where an attack may find what it needs, tried in this order."""
+
+ACTIVE_PLACES = (
+    (
+        *("regime=fedavg_one_sample", "++regime.batch=10", "++regime.clients=4", "regime.rounds=4"),
+        "threat=server_active",
+    ),
+    (
+        *("regime=split", "++regime.epochs=60", "++regime.lr=0.002"),
+        *("++regime.optimizer=torch.optim.Adam", "++regime.optimizer_args={betas: [0.5, 0.999]}"),
+        "threat=split_server_active",
+    ),
+    ("regime=slicenet", "threat=host_active", "crowd.devices=4"),
+    ("regime=slicenet", "threat=owner_active", "crowd.devices=4"),
+)
+"""The same for attacks that act while the model is trained: each trains a target of its own."""
 
 
 class Kind(Enum):
@@ -98,7 +121,7 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._places: dict[tuple[int, int, Kind], _Place] = {}
+        self._places: dict[tuple[tuple[str, ...], int, Kind], _Place] = {}
         self._stages: dict[tuple[str, int, Kind], Stage] = {}
         self._guesses: dict[tuple[str, int, Kind], list[Guess]] = {}
 
@@ -123,23 +146,41 @@ class Workshop:
     def _staged(self, attack: Attack, seed: int, kind: Kind) -> Stage:
         settings, refused = spec_of(attack), []
         quick = replace(settings, kwargs={**settings.kwargs, **type(attack).conformance}).build()
-        for number, words in enumerate(PLACES):
-            place = self._place(number, seed, kind)
+        for words in PLACES if attack.actor is None else ACTIVE_PLACES:
+            try:
+                place = self._place(words, seed, kind, quick)
+            except NotApplicable as why:
+                refused.append(f"{_named(words)}: {why}")
+                continue
             plan = replace(place.plan, attack=quick)
             seats, refusals = seats_of(plan, place.target.topology, place.opened)
             if seats:
                 views = cut(plan, place.opened, place.target, seats)
                 return Stage(plan, place.opened, place.target, _fitted(plan, views))
-            refused += [f"{' '.join(words[:2])}: {refusal.reason}" for refusal in refusals]
+            refused += [f"{_named(words)}: {refusal.reason}" for refusal in refusals]
         raise PluginError(f"{type(attack).__name__} has a seat nowhere; {'; '.join(refused)}")
 
-    def _place(self, number: int, seed: int, kind: Kind) -> _Place:
-        asked = number, seed, kind
-        if asked not in self._places:
-            plan = _plan(PLACES[number], seed, kind, self.folder)
-            opened = open_population(plan.data, plan.seed)
-            self._places[asked] = _Place(plan, opened, target_of(plan, opened, Store(plan.out)))
-        return self._places[asked]
+    def _place(self, words: tuple[str, ...], seed: int, kind: Kind, attack: Attack) -> _Place:
+        """A target, trained under the attack where this acts.
+
+        Raises:
+            NotApplicable: it cannot act there.
+        """
+        asked = words, seed, kind
+        if attack.actor is None and asked in self._places:
+            return self._places[asked]
+        plan = _plan(words, seed, kind, self.folder)
+        plan = plan if attack.actor is None else replace(plan, attack=attack)
+        opened = open_population(plan.data, plan.seed)
+        place = _Place(plan, opened, target_of(plan, opened, Store(plan.out)))
+        if attack.actor is None:
+            self._places[asked] = place
+        return place
+
+
+def _named(words: Sequence[str]) -> str:
+    """Regime and threat of a place."""
+    return " ".join(word for word in words if word.startswith(("regime=", "threat=")))
 
 
 def _fitted(plan: Plan, views: Sequence[View]) -> tuple[View, ...]:
@@ -169,9 +210,12 @@ def least(draws: int, coverage: float = 0.95, level: float = 0.001) -> int:
 def _plan(words: Sequence[str], seed: int, kind: Kind, folder: Path) -> Plan:
     fixed = ("victims=12", "device=cpu", f"seed={seed}", f"out={folder}")
     longer = BY_HEART if kind is Kind.RANDOM and "regime=centralized" in words else ()
+    network = NETWORK if kind is Kind.REAL else WIDE
     plan, _ = one(
         Words((*words, *longer, *fixed, "++threat.budget.shadow_models=8")),
-        Given(model=NETWORK if kind is Kind.REAL else WIDE, data=arrays(*_records(seed, kind))),
+        Given(
+            model=MAPS if "regime=split" in words else network, data=arrays(*_records(seed, kind))
+        ),
     )
     return replace(plan, others=dict)
 

@@ -31,10 +31,8 @@ class Parcels:
         self, wire: Wire, owned: Mapping[str, Mapping[str, Tensor]], stages: Sequence[Stage]
     ) -> None:
         self._wire, self._owned, self._stages = wire, owned, stages
-        self._step, self._others = (
-            -1,
-            dict[Tensor, Tensor](),
-        )  # received with other values than sent
+        self._step = -1
+        self._others: dict[Tensor, Tensor] = {}  # that arrived with other values than were sent
 
     def broadcast(self, step: int, place: str, owners: int) -> None:
         """The stem or tail in force, to the owners of this step's rows."""

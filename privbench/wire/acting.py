@@ -9,13 +9,16 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from privbench.contract import Actor, Message, Seat, Stand, Topology, child_rng, no_rows
+from privbench.contract import Actor, Message, Stand, Topology, child_rng, no_rows
 from privbench.errors import PluginError
 from privbench.wire.router import Direct, Router
 
 
 class Acting:
     """Holds an actor to its seat.
+
+    Where a message stands for those of many (see ``Router``), the actor is shown the ones of its seat. A
+    layer is carried once: what it answers for one receiver goes to all.
 
     Args:
         actor: of an attack.
@@ -54,11 +57,19 @@ class Acting:
         seat = self._stand.seat
         if message.sender in seat.parties:
             return self._own(message, self._actor.act(message, child_rng(rng, message.receiver)))
+        whole = message.payload
         for part in self._router.cut(message, self._owners, seat):
             answer = self._actor.act(part, child_rng(rng, part.sender, part.receiver))
-            if answer is not part and answer.payload is not part.payload:
-                raise PluginError(self._foreign(part, seat))
-        return message
+            if answer is part or answer.payload is part.payload:
+                continue
+            if part.sender not in seat.parties:
+                raise PluginError(
+                    f"{self._name} changed a {part.kind} that {part.sender} sent; expected changes of "
+                    f"what its own seat sends: {', '.join(seat.parties)}"
+                )
+            whole = whole.clone() if whole is message.payload else whole
+            _put(whole, message, self._own(part, answer))
+        return message if whole is message.payload else replace(message, payload=whole)
 
     def notes(self) -> dict[str, Tensor]:
         """What the actor learned, on the CPU."""
@@ -77,18 +88,13 @@ class Acting:
             )
         return replace(message, payload=found.detach().to(expected))
 
-    def _foreign(self, part: Message, seat: Seat) -> str:
-        if part.sender in seat.parties:
-            return (
-                f"{self._name} changed the {part.kind} of '{part.layer}' that {part.sender} sends, and "
-                "the simulated crowd carries layers whole; expected changes of its gradients and "
-                "partial sums alone"
-            )
-        return (
-            f"{self._name} changed a {part.kind} that {part.sender} sent; expected changes of what its "
-            f"own seat sends: {', '.join(seat.parties)}"
-        )
-
     @property
     def _name(self) -> str:
         return type(self._actor).__name__
+
+
+def _put(whole: Tensor, message: Message, part: Message) -> None:
+    """Write a part back into the whole layer that the simulated crowd carries once, for all receivers."""
+    places = {unit: place for place, unit in enumerate(message.units or range(whole.shape[1]))}
+    columns = torch.tensor([places[unit] for unit in part.units or places], device=whole.device)
+    whole[part.rows.to(whole.device)[:, None], columns] = part.payload

@@ -13,6 +13,7 @@ from privbench.checks.kit import GROUPS
 COSTLY = (
     "activation_inversion",
     "activation_match",
+    "fsha",
     "gradient_inversion",
     "gradient_inversion_geiping",
     "dlg",

@@ -15,6 +15,8 @@ from privbench.compose.words import Words
 from privbench.contract import Net, Spec
 from privbench.experiment import run
 
+pytestmark = [pytest.mark.golden, pytest.mark.timeout(2 * 3600)]
+
 SEEDS = 3
 HIGH = 0.020
 ADAM = ("++regime.optimizer=torch.optim.Adam", "++regime.optimizer_args={betas: [0.5, 0.999]}")
@@ -43,7 +45,6 @@ def _mse(seed: int, root: str, folder: Path) -> float:
     return 4 * float(found)
 
 
-@pytest.mark.golden
 def test_hijacked_features_tell_digits(root: str, tmp_path: Path) -> None:
     started = time.perf_counter()
     found = [_mse(seed, root, tmp_path) for seed in range(SEEDS)]

@@ -77,6 +77,8 @@ class Fitting(Guesses):
 class Meddler(Actor):
     """Would change messages."""
 
+    kinds: ClassVar[tuple[str, ...]] = ("activation",)
+
     def act(self, message: Message, rng: torch.Generator) -> Message:
         """Lets all pass."""
         return message
