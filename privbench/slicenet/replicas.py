@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from privbench.contract import HEADER_BYTES, Message, Samples, Slice, Topology, no_rows
+from privbench.errors import UsageError
 from privbench.slicenet.engine import Simulated
 from privbench.slicenet.graph import Graph, held_by
 from privbench.slicenet.noise import Noise
@@ -105,6 +106,9 @@ class Replicated:
         loss: name in ``torch.nn.functional``, the mean over rows.
         noise_seed: as for ``Simulated``.
         every: steps between averages.
+
+    Raises:
+        UsageError: an active attack stands on the wire.
     """
 
     def __init__(
@@ -117,6 +121,11 @@ class Replicated:
         noise_seed: int,
         every: int,
     ) -> None:
+        if wire.actor is not None:
+            raise UsageError(
+                f"regime.replicas={len(built)} does without active attacks: leave regime.replicas out, or "
+                "choose an attack that listens"
+            )
         self._topology, self._wire, self._every = topology, wire, every
         self._copies = [
             _Copy(number, each, part, wire, make, loss, noise_seed)

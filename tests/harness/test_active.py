@@ -155,6 +155,13 @@ def test_what_cannot_act_trains_nothing(plan: Callable[..., Plan], tmp_path: Pat
     assert not list(tmp_path.glob("targets/[!.]*"))
 
 
+def test_replicas_do_without_actors(plan: Callable[..., Plan], actors: ModuleType) -> None:
+    acting = replace(plan(*HOST, "regime.replicas=2"), attack=actors.Meddling())
+    report = run_row(acting)
+    assert report.status == "failed"
+    assert "without active attacks" in report.reason
+
+
 def test_an_actor_is_named_by_its_attack(actors: ModuleType) -> None:
     with pytest.raises(PluginError, match=r"expected its class as Unnamed\.actor"):
         actors.Unnamed()

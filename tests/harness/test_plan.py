@@ -17,6 +17,7 @@ from privbench.data.arrays import Arrays
 from privbench.plan import Plan, canonical
 from privbench.regimes.centralized import Centralized
 from privbench.store import fingerprint
+from privbench.threats.active import HostActive
 from privbench.threats.outsider import Api
 from privbench.wire.capture import Capture
 
@@ -86,11 +87,13 @@ def test_a_defense_is_part_of_the_target_and_so_is_its_order(made: Plan, strange
 
 
 def test_an_active_attack_is_part_of_the_target(made: Plan, strangers) -> None:
+    tampering = replace(made, threat=HostActive())
     passive, active = (
-        replace(made, attack=kind()) for kind in (strangers.Guesses, strangers.Active)
+        replace(tampering, attack=kind()) for kind in (strangers.Guesses, strangers.Active)
     )
     assert passive.target_print("") == made.target_print("")
     assert active.target_print("") != made.target_print("")
+    assert replace(made, attack=strangers.Active()).target_print("") == made.target_print("")
 
 
 SCORING = [

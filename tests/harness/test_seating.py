@@ -296,4 +296,5 @@ def test_an_active_attack_needs_a_threat_that_tampers(rig: Callable, strangers: 
     trained = rig("regime=centralized", "threat=released", "attack=loss_threshold")
     seats, (refusal,) = _seated(trained, attack=strangers.Active())
     assert not seats
-    assert "threat=released only listens; choose a threat that tampers: none" in refusal.reason
+    assert "threat=released only listens; choose a threat that tampers; it can" in refusal.reason
+    assert "regime=fedavg threat=server_active" in refusal.reason

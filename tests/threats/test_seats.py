@@ -8,6 +8,13 @@ import pytest
 
 from privbench.contract import Seat, Threat, Topology
 from privbench.errors import UsageError
+from privbench.threats.active import (
+    CoordinatorActive,
+    HostActive,
+    OwnerActive,
+    ServerActive,
+    SplitServerActive,
+)
 from privbench.threats.crowd import Coordinator, Host, Hosts, Owner
 from privbench.threats.insider import Client, Server, SplitServer, Trainer
 from privbench.threats.network import Link, Wire
@@ -173,6 +180,24 @@ def test_a_link_knows_the_public_initial_weights_where_it_looks_from_the_start(
             assert seat.pairs == pairs
             assert ("initial_weights" in seat.grants) == (pairs == "prefix")
             assert "prefix_weights" not in seat.grants
+
+
+@pytest.mark.parametrize(
+    ("active", "listening", "regime"),
+    [
+        (HostActive(), Host(), "slicenet"),
+        (OwnerActive(), Owner(), "slicenet"),
+        (CoordinatorActive(), Coordinator(steps="first:8"), "slicenet"),
+        (ServerActive(), Server(), "fedavg"),
+        (SplitServerActive(), SplitServer(), "split"),
+    ],
+)
+def test_who_tampers_knows_what_listeners_know(
+    active: Threat, listening: Threat, regime: str, every: dict[str, Topology]
+) -> None:
+    assert active.tampers
+    assert active.name == f"{listening.name}_active"
+    assert active.seats(every[regime]) == listening.seats(every[regime]) != ()
 
 
 def test_no_threat_that_listens_may_tamper() -> None:
