@@ -44,7 +44,7 @@ from privbench.seal import Seal
 from privbench.seating import seats_of, with_victims
 from privbench.store import Store, check_writable, digest_of_rooms, fingerprint
 from privbench.targets import Opening, target_of, without_weights
-from privbench.views import Facts, owned_by, rows_of, views_of
+from privbench.views import Facts, owned_by, rows_of, unprotected, views_of
 from privbench.wire import codec
 
 PICTURED = 64  # seats whose pictures a report keeps
@@ -146,6 +146,7 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
         seats=tuple(seat_facts(plan, view) for view in views),
         run=replace(
             report.run,
+            warnings=report.run.warnings + unprotected(views, target.transcript.owners),
             sealed=seal.sealed,
             guess_hash=guess_hash,
             queries=oracle.count if oracle else None,

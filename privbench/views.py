@@ -28,6 +28,9 @@ from privbench.wire.transcript import Transcript
 
 Rows = Int64[Tensor, "n 2"]
 BROADCASTS = ("global_weights", "stem_weights", "tail_weights")
+SUMMED = ("stem_gradient", "tail_gradient", "stem_weights", "tail_weights")
+"""Kinds that tell sums over owners, where these are added up under masks."""
+
 RELEASER = "releaser"
 
 
@@ -127,6 +130,35 @@ def rows_of(messages: Iterable[Message], kinds: Sequence[str]) -> Rows:
 def owned_by(seat: Seat, topology: Topology) -> frozenset[int]:
     """Numbers, among the owners of samples, of those that the seat controls."""
     return frozenset(i for i, owner in enumerate(topology.owners) if owner in seat.parties)
+
+
+def unprotected(views: Iterable[View], owners: Mapping[int, Tensor]) -> tuple[str, ...]:
+    """Of which seats secure aggregation protects nobody, at how many steps that they learn sums of.
+
+    A sum hides no more than the owners outside the seat: with fewer than ``min_owners`` of them it is
+    scored, and told of, as unprotected.
+
+    Args:
+        owners: of each step, the number of each row's owner.
+
+    Returns:
+        a sentence for the seats with equal counts; none where all is protected, or nothing summed.
+    """
+    found: dict[tuple[int, int, int], list[str]] = {}
+    for view in views:
+        least = view.topology.min_owners
+        if least is None or not view.seat.parties:
+            continue
+        own = owned_by(view.seat, view.topology)
+        steps = {message.step for message in view.select(*SUMMED)}
+        open_ = [step for step in steps if len(set(owners[step].tolist()) - own) < least]
+        if open_:
+            found.setdefault((len(open_), len(steps), least), []).append(view.seat.name)
+    return tuple(
+        f"unprotected: {count} of {of} steps for {', '.join(names)}: fewer than "
+        f"regime.min_owners={least} owners of the sum are outside the seat"
+        for (count, of, least), names in sorted(found.items(), reverse=True)
+    )
 
 
 def _naming_rows(message: Message, owners: Mapping[int, Tensor]) -> Message:

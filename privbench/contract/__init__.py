@@ -26,6 +26,7 @@ from privbench.contract.losses import Handover, Losses
 from privbench.contract.message import (
     HEADER_BYTES,
     KINDS,
+    OWNERS,
     ROW_KINDS,
     TENSOR_KINDS,
     Message,
@@ -65,7 +66,7 @@ from privbench.contract.view import (
 )
 
 __all__ = [
-    "COLUMNS", "GOALS", "GRANTS", "GUESS_OF_GOAL", "HEADER_BYTES", "KINDS", "PAIRS", "ROW_KINDS",
+    "COLUMNS", "GOALS", "GRANTS", "GUESS_OF_GOAL", "HEADER_BYTES", "KINDS", "OWNERS", "PAIRS", "ROW_KINDS",
     "TENSOR_KINDS", "Actor", "Attack", "Bill", "Block", "Budget", "Carried", "Cost", "Federation",
     "Fit", "Fitted", "GaussianMechanism", "Guess", "Handover", "InversionGuess", "Knowledge",
     "LabelGuess", "Layer", "LearningDefense", "Load", "Losses", "MembershipGuess", "Message",

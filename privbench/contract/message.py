@@ -18,6 +18,9 @@ from privbench.errors import PluginError
 Party = str
 """Name of a participant: ``device-3``, ``coordinator``, ``trainer``, ``server``, ``client-2``."""
 
+OWNERS: Party = "owners"
+"""Sender of a sum over all owners of a step, of which its receiver learns no summand."""
+
 ROW_KINDS = ("samples", "labels", "activation", "partial_sum", "gradient")
 """Kinds whose payload is ``(len(rows), *features)``."""
 

@@ -129,6 +129,8 @@ class Topology:
         losses: what faults cost; None = none were asked for, or training is not over.
         labels: where a crowd's loss is computed: ``tail`` or ``logits``, by the owner of each row;
             ``shared``, by the host of the last layer, whom owners send labels. Empty elsewhere.
+        min_owners: owners that a sum of stem or tail gradients has at least, under secure aggregation:
+            the coordinator gets one message a tensor, from ``OWNERS``. None = each owner's, plain.
     """
 
     regime: str
@@ -149,6 +151,7 @@ class Topology:
     handovers: tuple[Handover, ...] = ()
     losses: Losses | None = None
     labels: str = ""
+    min_owners: int | None = None
 
     def replica(self, party: Party) -> int:
         """Number of the replica that a party belongs to; 0 for one that belongs to none."""

@@ -31,6 +31,7 @@ from privbench.regimes.base import Regime, Trained, graph_of
 from privbench.regimes.centralized import Centralized
 from privbench.regimes.curve import Curve
 from privbench.regimes.steps import batches_and_owners, in_processes, in_turn
+from privbench.regimes.sums import check_owners, check_sums
 from privbench.regimes.training import started, total_steps
 from privbench.slicenet.bills import bills_of, volumes_of
 from privbench.slicenet.crowd import Crowd, Uniform
@@ -40,7 +41,7 @@ from privbench.slicenet.faults import Faults
 from privbench.slicenet.faulty import Faulty
 from privbench.slicenet.graph import Graph, parameters_of
 from privbench.slicenet.groups import bill_of_groups, grouped, loads_of_groups, traffic_of_groups
-from privbench.slicenet.ops import BATCH_NORMS
+from privbench.slicenet.ops import check_rows_apart
 from privbench.slicenet.parcels import COORDINATOR, RELEASER
 from privbench.slicenet.places import check_labels, check_range
 from privbench.slicenet.problem import Problem
@@ -95,13 +96,18 @@ class SliceNet(Regime):
         average_every: steps after which replicas average their slices; not read with one alone.
         micro_batch: rows that are computed at a time, their gradients added up before anybody learns: a
             device needs memory for so many; None = all rows of a step at once.
+        aggregation: ``secure``: the coordinator learns the sums of a step's stem and tail gradients, no
+            owner's (the ideal functionality of K. Bonawitz et al., "Practical Secure Aggregation for
+            Privacy-Preserving Machine Learning", CCS 2017, https://doi.org/10.1145/3133956.3133982;
+            keys and masks cost bytes that are not counted); ``plain``: each owner's.
+        min_owners: owners that a step has at least under ``secure``.
         engine: all devices computed in one process, or in processes of their own.
         faults: devices that leave or are slow, messages that are lost; none unless asked for.
         baselines: other slicers, whose volume on the same problem is told beside that of ``slicer``.
 
     Raises:
         NotApplicable: the network has too few layers, or cannot be cut (see ``trace``).
-        UsageError: a setting, or a label, is out of range.
+        UsageError: a setting, or a label, is out of range, or a step would have too few owners.
         BudgetError: no slicing fits the devices.
     """
 
@@ -116,6 +122,8 @@ class SliceNet(Regime):
     replicas: int = 1
     average_every: int = 1  # steps
     micro_batch: int | None = None  # rows
+    aggregation: str = "plain"
+    min_owners: int = 4  # in a step; a sum of fewer hides little
     engine: Engine = field(default_factory=InOneProcess)
     faults: Faults = field(default_factory=Faults)
     baselines: tuple[Slicer, ...] = ()
@@ -128,9 +136,9 @@ class SliceNet(Regime):
         recipe = self.recipe(net, len(samples))
         module = started(recipe, rng).net.module().to(samples.x).train()
         if self.replicas > 1:
-            _check_rows_apart(module, f"regime.replicas={self.replicas}", "replica")
+            check_rows_apart(module, f"regime.replicas={self.replicas}", "replica")
         if self.micro_batch is not None and self.micro_batch < recipe.batch:
-            _check_rows_apart(module, f"regime.micro_batch={self.micro_batch}", "micro-batch")
+            check_rows_apart(module, f"regime.micro_batch={self.micro_batch}", "micro-batch")
         graph = graph_of(self.name, module, samples.x.shape[1:], self.stem, self.labels)
         check_range(samples.y, graph)
         devices = self.crowd.members()
@@ -145,6 +153,8 @@ class SliceNet(Regime):
         outage = None if self.faults.quiet else outage_of(self.faults, graph, problem, topology)
         if outage is not None:
             topology = replace(topology, handovers=outage.course.handovers)
+        if topology.min_owners is not None:
+            check_owners(recipe, samples, shares, topology.steps, rng, topology.min_owners)
         noise = child_rng(rng, "noise").initial_seed()
         shape = samples.x.shape[1:]
         curve, engine = Curve(), None
@@ -236,6 +246,13 @@ class SliceNet(Regime):
                 f"regime.granularity={self.granularity}; expected at least 1 channel a block"
             )
         check_labels(self.labels)
+        check_sums(
+            self.aggregation,
+            self.min_owners,
+            distributed=isinstance(self.engine, Distributed),
+            faults=not self.faults.quiet,
+            replicas=self.replicas,
+        )
         for name, unit in (("replicas", "replica"), ("average_every", "step")):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
@@ -266,10 +283,10 @@ class SliceNet(Regime):
     def equivalent(self) -> Regime | None:
         """Centralized training with the same settings: one step of the crowd is one of SGD.
 
-        None where several replicas part between two averages, or remember different gradients, and
-        where devices fail.
+        None where several replicas part between two averages, or remember different gradients, where
+        devices fail, and where owners' gradients are summed under masks.
         """
-        if not self.faults.quiet:
+        if not self.faults.quiet or self.aggregation == "secure":
             return None
         plain = self.optimizer == "torch.optim.SGD" and not self.optimizer_args.get("momentum")
         if self.replicas > 1 and not (self.average_every == 1 and plain):
@@ -342,6 +359,7 @@ class SliceNet(Regime):
             else (),
             replicas=tuple(group.parties for group in groups) if self.replicas > 1 else (),
             labels=self.labels,
+            min_owners=self.min_owners if self.aggregation == "secure" else None,
         )
 
 
@@ -369,17 +387,6 @@ def _check_micro_batch(regime: SliceNet) -> None:
             raise UsageError(
                 f"regime.micro_batch={value} with {found}: its steps are computed in one piece; leave "
                 f"regime.micro_batch out, or type {instead}"
-            )
-
-
-def _check_rows_apart(module: nn.Module, setting: str, part_of_it: str) -> None:
-    """Refuse what mixes rows, where some of a batch are computed alone."""
-    for name, part in module.named_modules():
-        if isinstance(part, BATCH_NORMS):
-            raise UsageError(
-                f"{setting}: '{name}' is a batch norm, and no {part_of_it} has all rows of a step, so its "
-                f"statistics would not be those of the batch; leave {setting.partition('=')[0]} out, or "
-                "choose a model with group norm (torch.nn.GroupNorm)"
             )
 
 

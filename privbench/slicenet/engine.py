@@ -17,9 +17,10 @@ from privbench.slicenet.graph import Graph, parameters_of
 from privbench.slicenet.links import OWNER
 from privbench.slicenet.noise import Noise, seeded
 from privbench.slicenet.owners import Dues, of_rows, plain, rerun
-from privbench.slicenet.parcels import COORDINATOR, Parcels, nbytes
+from privbench.slicenet.parcels import Parcels, nbytes
 from privbench.slicenet.passes import Back, Pass, forward, part_of, replaced, stays, sum_of
 from privbench.slicenet.router import CO_HOSTS, CrowdRouter
+from privbench.slicenet.sums import hand_in, tell_sums
 from privbench.wire.router import EVERYONE
 from privbench.wire.wire import Wire
 
@@ -43,6 +44,9 @@ class Simulated:
         noise_seed: random layers draw from ``noise_seed + step``, as in centralized training.
         clip: the largest norm of a step's whole gradient; None = any.
         micro_batch: rows that are computed at a time, their gradients added up; None = all of a step.
+
+    Where the topology has ``min_owners``, the coordinator hears the sum of the owners' gradients of
+    stem and tail alone; defenses and actors change each owner's before it is added.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Simulated:
         self._step = 0
         self._rows = self._owners = no_rows()
         self._dues: dict[str, Dues] = {}
+        self._summed = topology.min_owners is not None
         wire.open(topology, self._router)
 
     def step(self, number: int, batch: Samples, owners: Int64[Tensor, " rows"]) -> Tensor | None:
@@ -356,7 +361,7 @@ class Simulated:
         arrived: dict[str, Tensor],
     ) -> None:
         """Each owner's gradient of its own rows, as far as they have been computed."""
-        if not self._wire.wants(self._step, f"{place}_gradient"):
+        if not self._due(f"{place}_gradient"):
             return
         mine = [ran for ran in done if ran.stage.layer.place == place]
         for owner, rows in self._router.groups():
@@ -367,24 +372,18 @@ class Simulated:
             self._dues[place].add(owner, self._rows[rows], found)
 
     def _owners_send(self, place: str) -> None:
-        """Each owner sends it, one message a parameter tensor."""
-        kind = f"{place}_gradient"
-        if not self._wire.wants(self._step, kind):
+        """Each owner sends it, one message a parameter tensor; or the sum is told alone."""
+        kind, tensors = f"{place}_gradient", self._owned[place]
+        if self._due(kind):
+            hand_in(self._wire, self._step, kind, tensors, self._dues[place], self._summed)
+        else:
             self._count_owned(kind, place)
-            return
-        totals: dict[str, Tensor] = {}
-        changed = False
-        for owner, rows, found in self._dues[place]:
-            for name, value in found.items():
-                message = Message(
-                    self._step, "train", owner, COORDINATOR, kind, name, None, value, rows
-                )
-                got = self._wire.send(message)
-                changed = changed or got.payload is not value
-                added = got.payload.to(value)
-                totals[name] = totals[name] + added if name in totals else added
-        for name, total in totals.items() if changed else ():
-            self._owned[place][name].grad = total
+        if self._summed and self._wire.wants(self._step, kind):
+            tell_sums(self._wire, self._step, kind, tensors, self._rows)
+
+    def _due(self, kind: str) -> bool:
+        """Is each owner's gradient asked for? Under a mask nobody looks at it, but some may change it."""
+        return self._wire.changes(kind) if self._summed else self._wire.wants(self._step, kind)
 
     def _message(
         self,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from privbench.errors import UsageError
 from privbench.slicenet.noise import Noise
 
 CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -254,3 +255,18 @@ def _attribute(root: nn.Module, path: str) -> Any:
     """A parameter or buffer by its name."""
     owner, _, name = path.rpartition(".")
     return getattr(root.get_submodule(owner), name)
+
+
+def check_rows_apart(module: nn.Module, setting: str, part_of_it: str) -> None:
+    """Refuse what mixes rows, where some of a batch are computed alone.
+
+    Raises:
+        UsageError: the network has a batch norm.
+    """
+    for name, part in module.named_modules():
+        if isinstance(part, BATCH_NORMS):
+            raise UsageError(
+                f"{setting}: '{name}' is a batch norm, and no {part_of_it} has all rows of a step, so its "
+                f"statistics would not be those of the batch; leave {setting.partition('=')[0]} out, or "
+                "choose a model with group norm (torch.nn.GroupNorm)"
+            )

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from privbench.contract import HEADER_BYTES, ROW_KINDS, Message, Party, Seat, Topology
+from privbench.contract import HEADER_BYTES, OWNERS, ROW_KINDS, Message, Party, Seat, Topology
 from privbench.errors import StorageError
 from privbench.slicenet.derive import FLOW, MAP, PARTS, Bare, Step
 from privbench.slicenet.links import OWNER, Link, Links
@@ -57,7 +57,8 @@ class CrowdRouter(Router):
     - ``gradient`` of a layer's channels and ``partial_sum`` of a layer, to ``PARTS``: what each host
       sends is derived from what was laid by in the same step; that itself is nobody's message.
 
-    All else goes from one party to another as it is.
+    A message from ``OWNERS`` is the sum of what each owner of the step sent under a mask: its
+    receiver alone sees it, no link carries it. All else goes from one party to another as it is.
     """
 
     def __init__(self, topology: Topology) -> None:
@@ -103,6 +104,8 @@ class CrowdRouter(Router):
             derive = self._sums if message.kind == "partial_sum" else self._gradients
             return derive(message, seat, near)
         if message.receiver in (MAP, FLOW):
+            return ()
+        if message.sender == OWNERS and message.receiver not in seat.parties:
             return ()
         routes = self._routes(message, near)
         return _cut(message, [r for r in routes if seat.sees(r.sender, r.receiver)])

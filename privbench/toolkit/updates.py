@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from privbench.contract import Message, Recipe, View
+from privbench.contract import OWNERS, Message, Recipe, View
 from privbench.errors import NotApplicable
 
 State = Mapping[str, Tensor]
@@ -41,7 +41,8 @@ def observed(view: View, whole: bool = True) -> list[Observed]:
 
     - Updates of other clients (server of federated averaging).
     - Two global models in a row and the seat's own update: the others' aggregate (client).
-    - Stem and tail gradients of owners (coordinator).
+    - Stem and tail gradients of owners, or under secure aggregation their sum, from which that of the
+      seat's own rows is taken off (coordinator).
     - Two broadcasts in a row of stem and tail: everybody's aggregate, from which the gradient of the
       seat's own rows is taken off where optimiser, samples and weights allow to compute it (owner).
 
@@ -124,8 +125,22 @@ def _gradient(
         return None
     batch = len(torch.unique(torch.cat([m.rows for m in every if m.step == step])))
     rows = told[0].rows
+    if sender == OWNERS:
+        return _others(known.view, step, told, weights)
     gradient = {message.layer: message.payload * (batch / len(rows)) for message in told}
     return Observed(step, sender, rows, gradient, weights, True)
+
+
+def _others(view: View, step: int, told: list[Message], weights: State) -> Observed | None:
+    """The sum over all owners of a step, without the seat's own part; None = nobody else's is in it."""
+    every = told[0].rows
+    rows = _without_own(view, step, every)
+    if not len(rows):
+        return None
+    mine = _own_gradient(view, step, weights)
+    gradient = {message.layer: message.payload * len(every) for message in told}
+    left = {n: t - mine[n] if n in mine else t for n, t in gradient.items()}
+    return Observed(step, "", rows, {n: t / len(rows) for n, t in left.items()}, weights, True)
 
 
 def _followed(view: View, kind: str) -> list[int]:
@@ -198,7 +213,10 @@ def _rows(view: View, step: int) -> Int64[Tensor, " n"]:
 
 
 def _foreign(view: View, step: int) -> Int64[Tensor, " n"]:
-    rows = _rows(view, step)
+    return _without_own(view, step, _rows(view, step))
+
+
+def _without_own(view: View, step: int, rows: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
     if view.own is None:
         return rows
     own = view.own.rows

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from privbench.contract import Actor, Message, Stand, Topology, child_rng, no_rows
+from privbench.contract import Actor, Message, Party, Stand, Topology, child_rng, no_rows
 from privbench.errors import PluginError
 from privbench.wire.router import Direct, Router
 
@@ -45,6 +45,10 @@ class Acting:
     def begin(self, owners: Int64[Tensor, " rows"]) -> None:
         """A step starts; who owns its rows."""
         self._owners = owners
+
+    def sends(self, party: Party) -> bool:
+        """Is this one of its seat's own parties?"""
+        return self._stand is not None and party in self._stand.seat.parties
 
     def act(self, message: Message, rng: torch.Generator) -> Message:
         """What goes on.

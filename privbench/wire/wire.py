@@ -64,11 +64,11 @@ class Wire:
 
     def wants(self, step: int, kind: str) -> bool:
         """Would any tap keep such a message? An engine need not build what nobody keeps or changes."""
-        return (
-            self._shows(kind)
-            or any(kind in defense.kinds for defense in self.defenses)
-            or any(tap.keeps(step, kind) for tap in self.taps)
-        )
+        return self.changes(kind) or any(tap.keeps(step, kind) for tap in self.taps)
+
+    def changes(self, kind: str) -> bool:
+        """May a defense or an actor change such a message?"""
+        return self._shows(kind) or any(kind in each.kinds for each in self.defenses)
 
     def watches(self, step: int) -> bool:
         """Would any tap keep the parameters in force during this step?"""
@@ -83,8 +83,7 @@ class Wire:
         keeping = [tap for tap in self.taps if tap.keeps(step, kind)]
         return (
             bool(keeping)
-            and not self._shows(kind)
-            and not any(kind in defense.kinds for defense in self.defenses)
+            and not self.changes(kind)
             and all(tap.derives and tap.keeps(step, "activation") for tap in keeping)
         )
 
@@ -108,14 +107,30 @@ class Wire:
 
     def send(self, message: Message) -> Message:
         """Deliver a message; the payload that comes back is detached from any graph."""
+        message = self._carried(message, self.actor is not None)
+        for tap in self.taps:
+            tap.take(message)
+        return message
+
+    def masked(self, message: Message) -> Message:
+        """The same for a message that nobody but its sender can read: its bytes count, no tap hears it."""
+        return self._carried(message, self.actor is not None and self.actor.sends(message.sender))
+
+    def unmask(self, message: Message) -> None:
+        """Tell a sum of masked messages to whom it is for; its bytes were counted with theirs."""
+        if self.actor is not None:
+            self.actor.act(message, self._draw(message, "actor"))
+        for tap in self.taps:
+            tap.take(message)
+
+    def _carried(self, message: Message, shown: bool) -> Message:
+        """What defenses and, where it is shown it, the actor leave of a message."""
         for number, defense in enumerate(self.defenses):
             if message.kind in defense.kinds:
                 message = defense.send(message, self._draw(message, "defense", number))
-        if self.actor is not None:
+        if shown and self.actor is not None:
             message = self.actor.act(message, self._draw(message, "actor"))
         self.bytes[message.kind] += self._router.nbytes(message)
-        for tap in self.taps:
-            tap.take(message)
         return message
 
     def count(self, kind: str, nbytes: int) -> None:

@@ -17,6 +17,7 @@ class Mail:
 
     def __init__(self):
         self.sent: list[Message] = []
+        self.hidden: list[Message] = []  # under masks: bytes on the wire, that nobody can read
         self.boxes = defaultdict(list)
         self.step = 0
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from parties import Device, Learner, Mail
 from twin_loss import turn
 
-from privbench.contract import Slice, Topology
+from privbench.contract import OWNERS, Message, Slice, Topology
 
 
 def apply(weight, bias, x):
@@ -49,6 +49,7 @@ class Twin:
         self.labels = topology.labels
         self.owned = (self.stem, self.tail) if self.labels == "tail" else (self.stem,)
         self.scorer = next((s.party for s in topology.slices if s.layer == self.tail), None)
+        self.summands, self.masks = {}, torch.Generator().manual_seed(0)
         self.channels = {layer.name: layer.channels for layer in topology.layers}
         self.coordinator = Learner(optimizer)
         self.devices = {name: Device(name, optimizer) for name in topology.owners}
@@ -147,6 +148,7 @@ class Twin:
             before = self.names[self.names.index(layer) - 1]
             (self._output_back if self.side == "output" else self._input_back)(layer, before)
         self._stem_back()
+        self._sum_masked()
         if self.clip is not None:
             self._bound()
         for party in (self.coordinator, *self.devices.values()):
@@ -351,9 +353,33 @@ class Twin:
     def to_coordinator(self, kind, name, layer, gradients, rows):
         for part, gradient in zip(("weight", "bias"), gradients, strict=True):
             key = f"{layer}.{part}"
+            if self.topology.min_owners is not None:
+                self.summands.setdefault((kind, key), []).append((name, gradient, rows))
+                continue
             self.mail.send(kind, name, "coordinator", key, None, gradient, rows)
             (message,) = self.mail.take("coordinator", kind, key)
-            self.coordinator.add(key, message.payload)
+            self.coordinator.add(key, message.payload.clone())  # clipped in place
+
+    def _sum_masked(self):
+        """Each two owners share a mask, which one adds and the other takes off."""
+        for (kind, key), told in self.summands.items():
+            hidden = [gradient.clone() for _, gradient, _ in told]
+            for i, one in enumerate(hidden):
+                for other in hidden[i + 1 :]:
+                    mask = torch.rand(one.shape, dtype=one.dtype, generator=self.masks)
+                    one += mask
+                    other -= mask
+            for (name, _, rows), masked in zip(told, hidden, strict=True):
+                self.mail.hidden.append(
+                    Message(
+                        self.mail.step, "train", name, "coordinator", kind, key, None, masked, rows
+                    )
+                )
+            everyone = torch.arange(self.batch)
+            self.mail.send(kind, OWNERS, "coordinator", key, None, sum(hidden), everyone)
+            (message,) = self.mail.take("coordinator", kind, key)
+            self.coordinator.add(key, message.payload.clone())  # clipped in place
+        self.summands = {}
 
     def collect(self):
         """The whole state, put together from what parties hand in."""
