@@ -147,3 +147,40 @@ def test_a_seat_that_leaves_too_few_owners_outside_is_told_of():
     assert said.startswith("unprotected: 1 of 1 steps for some")
     bare = trained(regime(4, epochs=1), *SHAPE)
     assert unprotected([_view(bare, "coordinator", *present[1:])], bare.tap.owners) == ()
+
+
+def test_rows_computed_a_few_at_a_time_add_up_to_the_same_sums():
+    whole = named(_owned(trained(secure(epochs=1), *SHAPE), COORDINATOR))
+    parts = named(_owned(trained(secure(epochs=1, micro_batch=5), *SHAPE), COORDINATOR))
+    assert whole.keys() == parts.keys()
+    for key, message in whole.items():
+        torch.testing.assert_close(parts[key].payload, message.payload, rtol=1e-8, atol=1e-11)
+
+
+class _Listens:
+    """An active seat that notes who sends what it is shown."""
+
+    kinds = frozenset(OWNED)
+
+    def __init__(self, *parties):
+        self.parties, self.shown = parties, set()
+
+    def open(self, topology, router, rng):
+        pass
+
+    def begin(self, owners):
+        pass
+
+    def sends(self, party):
+        return party in self.parties
+
+    def act(self, message, rng):
+        if message.kind in self.kinds:
+            self.shown.add(message.sender)
+        return message
+
+
+def test_an_active_seat_is_shown_its_own_gradients_and_sums():
+    heard = _Listens("device-0")
+    trained(secure(epochs=1), *SHAPE, actor=heard)
+    assert heard.shown == {"device-0", OWNERS}
