@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -37,20 +39,40 @@ def gradient_norms(
         module: in eval mode; layers that mix records in training do not there.
         samples: labelled.
     """
-    if samples.y is None:
-        raise NotApplicable("a gradient of the loss needs labels, and these records have none")
-    module = module.to(device).eval()
-    parameters = {name: p.detach() for name, p in module.named_parameters()}
-    buffers = dict(module.named_buffers())
-
-    def loss(at: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        logits = torch.func.functional_call(module, {**at, **buffers}, (x[None],))
-        return F.cross_entropy(logits, y[None])
-
-    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
     found = []
-    for x, y in zip(samples.x.split(ROWS), samples.y.split(ROWS), strict=True):
-        slopes = each(parameters, x.to(device), y.to(device))
+    for slopes in _gradients(module, samples, [n for n, _ in module.named_parameters()], device):
         norms = [slope.flatten(1).double().norm(dim=1) for slope in slopes.values()]
         found.append(torch.stack(norms, dim=1).clamp(min=1e-30).log().cpu())
     return torch.cat(found)
+
+
+def record_gradients(
+    module: nn.Module, samples: Samples, names: Sequence[str], device: str = "cpu"
+) -> Iterator[Float[Tensor, "rows numbers"]]:
+    """Loss gradients of single records as vectors, float64 on the CPU, ``ROWS`` records at a time.
+
+    Args:
+        module: in eval mode.
+        samples: labelled.
+        names: parameters whose gradients are meant, in the order in which they are put together.
+    """
+    for slopes in _gradients(module, samples, names, device):
+        yield torch.cat([slopes[name].flatten(1) for name in names], dim=1).double().cpu()
+
+
+def _gradients(
+    module: nn.Module, samples: Samples, names: Sequence[str], device: str
+) -> Iterator[dict[str, Tensor]]:
+    if samples.y is None:
+        raise NotApplicable("a gradient of the loss needs labels, and these records have none")
+    module = module.to(device).eval()
+    state = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
+    moving = {name: state.pop(name) for name in names}
+
+    def loss(at: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        logits = torch.func.functional_call(module, {**state, **at}, (x[None],))
+        return F.cross_entropy(logits, y[None])
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
+    for x, y in zip(samples.x.split(ROWS), samples.y.split(ROWS), strict=True):
+        yield each(moving, x.to(device), y.to(device))

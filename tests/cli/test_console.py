@@ -45,7 +45,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (["attack=lria"], "did you mean 'lira'?"),
+        (["attack=lirra"], "did you mean 'lira'?"),
         (["--sede"], "unknown flag '--sede'"),
         (["plugins", "lst"], "plugins list"),
         (["report"], "report FOLDER"),

@@ -33,6 +33,7 @@ COSTLY = (
     "loss_trajectory",
     "quantile_regression",
     "boundary",
+    "gradient_alignment",
 )
 """Attacks that search, train or need a crowd's whole traffic, seconds a rule; and presets of others."""
 

@@ -1,0 +1,109 @@
+"""Membership from updates and gradients: is this record's own gradient a part of what was sent?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from privbench.contract import Attack, MembershipGuess, View, child_rng, counted
+from privbench.errors import NotApplicable
+from privbench.toolkit.evidence import auxiliary_of, labelled
+from privbench.toolkit.features import record_gradients
+from privbench.toolkit.updates import Observed, observed
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientAlignment(Attack):
+    """The gradient of a record that an update was computed from points along it.
+
+    J. Li, N. Li, B. Ribeiro: Effective Passive Membership Inference Attacks in Federated Learning against
+    Overparameterized Models, ICLR 2023, https://openreview.net/forum?id=QsCSLPP55Ku (cosine).
+
+    We differ: what gradients of auxiliary records explain of an update is taken off first, by ridge
+    regression. All records of a class push the same way, and beside that the cosine says little; what is
+    left is what these very records added. Over senders of a step the largest cosine counts, over steps
+    the sum, each in units of its spread over candidates.
+
+    Args:
+        ridge: penalty, in units of the mean squared norm of an auxiliary record's gradient.
+        references: most auxiliary records; their gradients are held in memory at once.
+
+    Example::
+
+        privbench regime=fedavg threat=server attack=gradient_alignment
+    """
+
+    goal: ClassVar[str] = "membership"
+    needs: ClassVar[tuple[str, ...]] = (
+        "candidates",
+        "auxiliary",
+        "model_weights|stale_weights|initial_weights",
+    )
+    reads: ClassVar[tuple[str, ...]] = (
+        "update",
+        "stem_gradient",
+        "tail_gradient",
+        "global_weights",
+        "stem_weights",
+        "tail_weights",
+    )
+    source: ClassVar[str] = (
+        "J. Li, N. Li, B. Ribeiro, Effective Passive Membership Inference Attacks in Federated Learning "
+        "against Overparameterized Models, 2023, https://openreview.net/forum?id=QsCSLPP55Ku"
+    )
+
+    ridge: float = 0.01
+    references: int = 400
+
+    def run(self, view: View, rng: torch.Generator) -> MembershipGuess:
+        """Score every candidate by the summed cosines.
+
+        Raises:
+            NotApplicable: no labelled candidates or auxiliary records, or no gradient of others that the
+                seat can place in the whole network.
+        """
+        candidates = labelled(view, "gradient_alignment")
+        auxiliary = auxiliary_of(view, "gradient_alignment")
+        order = torch.randperm(len(auxiliary), generator=child_rng(rng, "references"))
+        auxiliary = auxiliary[order[: self.references]]
+        by_step: dict[tuple[int, tuple[str, ...]], list[Observed]] = {}
+        for known in observed(view):
+            by_step.setdefault((known.step, tuple(sorted(known.gradient))), []).append(known)
+        if not by_step:
+            raise NotApplicable(
+                f"'{view.seat.name}' saw no update or gradient of others; look at more steps "
+                "(threat.steps=all)"
+            )
+        module = view.topology.net.module().to(view.device)
+        score = torch.zeros(len(candidates), dtype=torch.float64)
+        for (_, names), told in counted(list(by_step.items())):
+            used = [name for name in names if name in dict(module.named_parameters())]
+            module.load_state_dict(dict(told[0].weights))
+            explained = torch.cat(list(record_gradients(module, auxiliary, used, view.device)))
+            rest = self._unexplained(told, used, explained)
+            cosines = [
+                mine @ rest.T / mine.norm(dim=1, keepdim=True).clamp(min=1e-30)
+                for mine in record_gradients(module, candidates, used, view.device)
+            ]
+            each = torch.cat(cosines)
+            score += (each / each.std(dim=0).clamp(min=1e-30)).amax(dim=1)
+        return MembershipGuess(score)
+
+    def _unexplained(
+        self, told: Sequence[Observed], names: Sequence[str], known: Float[Tensor, "m numbers"]
+    ) -> Float[Tensor, "senders numbers"]:
+        """What is left of each gradient when its regression on known records' is taken off."""
+        sent = torch.stack([_flat(each, names) for each in told]).to(known)
+        gram = known @ known.T
+        gram.diagonal().add_(self.ridge * gram.diagonal().mean().clamp(min=1e-30))
+        factor = torch.linalg.cholesky(gram)
+        return sent - (known.T @ torch.cholesky_solve(known @ sent.T, factor)).T
+
+
+def _flat(told: Observed, names: Sequence[str]) -> Float[Tensor, " numbers"]:
+    return torch.cat([told.gradient[name].flatten() for name in names])
