@@ -62,6 +62,14 @@ def test_devices_alone_clip_alike_and_every_byte_is_counted(net):
 class _Lies:
     """A host that says that its gradient is large."""
 
+    kinds = frozenset({"norm"})
+
+    def open(self, topology, router, rng):
+        pass
+
+    def begin(self, owners):
+        pass
+
     def act(self, message: Message, rng: torch.Generator) -> Message:
         if message.kind != "norm" or message.receiver != "coordinator":
             return message
