@@ -101,7 +101,7 @@ def test_figures_are_drawn_once(
 
     drawn = []
 
-    def _drawings(reports: object, images: bool = True) -> tuple[()]:
+    def _drawings(reports: object, images: bool = True, lines: object = ()) -> tuple[()]:
         drawn.append(reports)
         return ()
 
