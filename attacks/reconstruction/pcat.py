@@ -15,6 +15,7 @@ from privbench.contract import Attack, ReconstructionGuess, Samples, View, child
 from privbench.toolkit.decoders import decoder, drawn
 from privbench.toolkit.standin import (
     StandIn,
+    guessed,
     labelled,
     labels_of,
     like_batches,
@@ -26,7 +27,7 @@ from privbench.toolkit.standin import (
     stand_in_of,
     unseen,
 )
-from privbench.toolkit.traffic import Seen, defended, seen_of_victims, selected
+from privbench.toolkit.traffic import Seen, defended, selected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,18 +82,16 @@ class Pcat(Attack):
         Raises:
             NotApplicable: no labelled auxiliary records, or no weights behind what is seen.
         """
-        guess = unseen(view)
-        seen = seen_of_victims(view, ("activation",))
-        if seen is None:
-            return ReconstructionGuess(view.victims, guess)
+        blank = unseen(view)
         records = some_of(labelled(view), self.each, child_rng(rng, "records"))
-        client = self.pseudo_client(view, seen, records, rng).settled()
-        net = self._decoder(view, seen, client, records.x, rng)
-        at = seen.find(view.victims)
-        with torch.no_grad():
-            payload = seen.seen.payload[at[at >= 0]].float()
-            guess[at >= 0] = net(payload.to(view.device) / size_of(seen)).cpu()
-        return ReconstructionGuess(view.victims, guess)
+
+        def work(seen: Seen, payload: Tensor) -> Tensor:
+            client = self.pseudo_client(view, seen, records, rng).settled()
+            net = self._decoder(view, seen, client, records.x, rng)
+            with torch.no_grad():
+                return cast(Tensor, net(payload / size_of(seen)))
+
+        return guessed(view, blank, work)
 
     def pseudo_client(
         self, view: View, seen: Seen, records: Samples, rng: torch.Generator
@@ -106,13 +105,13 @@ class Pcat(Attack):
         client = stand_in_of(view, seen, steps[-1], child_rng(rng, "start"))
         if not client.free:
             return client
-        told = {step: _told(view, seen, step) for step in steps}
+        told = _told(view, seen)
         draws = child_rng(rng, "batches")
         adam = torch.optim.Adam(client.free.values(), lr=self.learning)
         labels = cast(Tensor, records.y)
         for step in rounds(self.training, steps):
             client.at(step)
-            if len(told[step]):
+            if step in told:
                 chosen = like_batches(labels, told[step], draws)
             else:
                 chosen = torch.randint(len(records), (self.batch,), generator=draws)
@@ -151,7 +150,10 @@ class Pcat(Attack):
         return net.eval()
 
 
-def _told(view: View, seen: Seen, step: int) -> Tensor:
-    """Labels of the rows that crossed at a step, as far as the seat was sent them."""
-    found = labels_of(view, seen.seen.rows[seen.seen.rows[:, 0] == step])
-    return found[found >= 0]
+def _told(view: View, seen: Seen) -> dict[int, Tensor]:
+    """Labels of the rows that crossed at each step, as far as the seat was sent them."""
+    rows = seen.seen.rows
+    labels = labels_of(view, rows)
+    here = labels >= 0
+    steps, counts = torch.unique_consecutive(rows[here, 0], return_counts=True)
+    return dict(zip(steps.tolist(), labels[here].split(counts.tolist()), strict=True))

@@ -15,6 +15,7 @@ from privbench.contract import Attack, ReconstructionGuess, View, child_rng
 from privbench.toolkit.descent import Descent, started
 from privbench.toolkit.standin import (
     StandIn,
+    guessed,
     labelled,
     loss_of,
     rounds,
@@ -22,7 +23,7 @@ from privbench.toolkit.standin import (
     stand_in_of,
     unseen,
 )
-from privbench.toolkit.traffic import Seen, seen_of_victims, selected
+from privbench.toolkit.traffic import Seen, selected
 
 ROWS = 256  # victims that are inverted side by side: bounds memory
 
@@ -73,17 +74,15 @@ class QueryFree(Attack):
         Raises:
             NotApplicable: no labelled auxiliary records, or no weights behind what is seen.
         """
-        guess = unseen(view)
-        seen = seen_of_victims(view, ("activation",))
-        if seen is None:
-            return ReconstructionGuess(view.victims, guess)
-        stand_in = self.shadow(view, seen, rng).settled()
-        at = seen.find(view.victims)
-        start = started("typical", view.public, tuple(guess.shape[1:]))
-        for here in (at >= 0).nonzero().flatten().split(ROWS):
-            target = seen.seen.payload[at[here]].float().to(view.device)
-            guess[here] = self._inverted(stand_in, target, seen.seen.units, start).cpu()
-        return ReconstructionGuess(view.victims, guess)
+        blank = unseen(view)
+        start = started("typical", view.public, tuple(blank.shape[1:]))
+
+        def work(seen: Seen, target: Tensor) -> Tensor:
+            stand_in = self.shadow(view, seen, rng).settled()
+            parts = target.split(ROWS)
+            return torch.cat([self._inverted(stand_in, p, seen.seen.units, start) for p in parts])
+
+        return guessed(view, blank, work)
 
     def shadow(self, view: View, seen: Seen, rng: torch.Generator) -> StandIn:
         """The network with the seat's weights of the last step, its unknown part trained on the task.

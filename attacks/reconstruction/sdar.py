@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from privbench.contract import Attack, ReconstructionGuess, Samples, View, child_rng
 from privbench.toolkit.decoders import decoder, discriminator, drawn
 from privbench.toolkit.standin import (
+    guessed,
     labelled,
     labels_of,
     like_batches,
@@ -25,7 +26,7 @@ from privbench.toolkit.standin import (
     stand_in_of,
     unseen,
 )
-from privbench.toolkit.traffic import Seen, defended, seen_of_victims, selected
+from privbench.toolkit.traffic import Seen, defended, selected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,9 @@ class Sdar(Attack):
         "X. Zhu, X. Luo, Y. Wu, Y. Jiang, X. Xiao, B. C. Ooi, Passive Inference Attacks on Split "
         "Learning via Adversarial Regularization, 2025, https://arxiv.org/abs/2310.10483"
     )
-    conformance: ClassVar[Mapping[str, object]] = MappingProxyType({"training": 400, "batch": 32, "rate": 5e-3, "width": 8})
+    conformance: ClassVar[Mapping[str, object]] = MappingProxyType(
+        {"training": 400, "batch": 32, "rate": 5e-3, "width": 8}
+    )
 
     training: int = 3000
     batch: int = 64
@@ -80,16 +83,15 @@ class Sdar(Attack):
         Raises:
             NotApplicable: no labelled auxiliary records, or no weights behind what is seen.
         """
-        guess = unseen(view)
-        seen = seen_of_victims(view, ("activation",))
-        if seen is None:
-            return ReconstructionGuess(view.victims, guess)
-        game = _Game(self, view, seen, labelled(view), rng)
-        for step in rounds(self.training, snapshots(view, seen)):
-            game.play(step)
-        at = seen.find(view.victims)
-        guess[at >= 0] = game.decoded(at[at >= 0]).cpu()
-        return ReconstructionGuess(view.victims, guess)
+        blank, auxiliary = unseen(view), labelled(view)
+
+        def work(seen: Seen, payload: Tensor) -> Tensor:
+            game = _Game(self, view, seen, auxiliary, rng)
+            for step in rounds(self.training, snapshots(view, seen)):
+                game.play(step)
+            return game.decoded(seen.find(view.victims[seen.victims]))
+
+        return guessed(view, blank, work)
 
 
 Told = tuple[Tensor, ...]

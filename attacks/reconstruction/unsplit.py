@@ -13,8 +13,8 @@ from torch import Tensor
 
 from privbench.contract import Attack, ReconstructionGuess, View, child_rng, counted
 from privbench.toolkit.priors import GREY, is_image
-from privbench.toolkit.standin import StandIn, snapshots, unseen
-from privbench.toolkit.traffic import Seen, seen_of_victims, selected
+from privbench.toolkit.standin import StandIn, guessed, snapshots, unseen
+from privbench.toolkit.traffic import Seen, selected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +51,14 @@ class Unsplit(Attack):
         "and Label Inference Attacks Against Split Learning, 2022, https://arxiv.org/abs/2108.09033"
     )
     conformance: ClassVar[Mapping[str, object]] = MappingProxyType(
-        {"rounds": 8, "input_steps": 10, "model_steps": 10, "input_rate": 0.05, "small": 0.1,
-        "relative": True}
+        {
+            "rounds": 8,
+            "input_steps": 10,
+            "model_steps": 10,
+            "input_rate": 0.05,
+            "small": 0.1,
+            "relative": True,
+        }
     )
 
     rounds: int = 100
@@ -70,13 +76,13 @@ class Unsplit(Attack):
         Raises:
             NotApplicable: nothing tells the shape of an input.
         """
-        guess = torch.full_like(unseen(view), GREY)
-        seen = seen_of_victims(view, ("activation",))
-        if seen is not None:
-            at = seen.find(view.victims)
-            found, _ = self.search(view, seen, seen.seen.payload[at[at >= 0]], guess.shape[1:], rng)
-            guess[at >= 0] = found.cpu()
-        return ReconstructionGuess(view.victims, guess)
+        blank = torch.full_like(unseen(view), GREY)
+
+        def work(seen: Seen, target: Tensor) -> Tensor:
+            found, _ = self.search(view, seen, target, blank.shape[1:], rng)
+            return found
+
+        return guessed(view, blank, work)
 
     def search(
         self,

@@ -10,11 +10,20 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, fx, nn
 
-from privbench.contract import Layer, Samples, Topology, View, Weights, counted, traced
+from privbench.contract import (
+    Layer,
+    ReconstructionGuess,
+    Samples,
+    Topology,
+    View,
+    Weights,
+    counted,
+    traced,
+)
 from privbench.errors import NotApplicable
 from privbench.toolkit.prefix import truncated
 from privbench.toolkit.priors import expected
-from privbench.toolkit.traffic import Seen, places
+from privbench.toolkit.traffic import Seen, each_known, places, seen_of_victims
 
 State = Mapping[str, Tensor]
 
@@ -157,6 +166,28 @@ def unseen(view: View) -> Float[Tensor, "victims ..."]:
     return expected(view.public, shape).expand(len(view.victims), *shape).clone()
 
 
+def guessed(
+    view: View, blank: Float[Tensor, "victims ..."], work: Callable[[Seen, Tensor], Tensor]
+) -> ReconstructionGuess:
+    """The blank guess, and in it what ``work`` finds of each part that was seen.
+
+    Args:
+        work: a part and what was seen of its victims, ``(n, units, ...)`` on the view's device, to
+            their inputs.
+
+    Raises:
+        NotApplicable: the seat knows enough for none of the parts.
+    """
+
+    def done(seen: Seen) -> Tensor:
+        at = seen.find(view.victims[seen.victims])
+        return work(seen, seen.seen.payload[at].float().to(view.device))
+
+    for seen, found in each_known(seen_of_victims(view, ("activation",)), done):
+        blank[seen.victims] = found.cpu()
+    return ReconstructionGuess(view.victims, blank)
+
+
 def labelled(view: View) -> Samples:
     """The auxiliary records on the view's device.
 
@@ -198,12 +229,17 @@ def size_of(seen: Seen) -> float:
 
 def labels_of(view: View, rows: Int64[Tensor, "n 2"]) -> Int64[Tensor, " n"]:
     """The label of each row that the seat was sent; -1 where it was not."""
+    messages = view.select("labels")
     found = torch.full((len(rows),), -1, dtype=torch.int64)
-    for message in view.select("labels"):
-        named = torch.stack([torch.full_like(message.rows, message.step), message.rows], dim=1)
-        order = named[:, 1].argsort()
-        at = places(named[order], rows)
-        found[at >= 0] = message.payload[order][at[at >= 0]].flatten().to(torch.int64)
+    if not messages:
+        return found
+    named = torch.cat([torch.stack([torch.full_like(m.rows, m.step), m.rows], 1) for m in messages])
+    payload = torch.cat([message.payload.flatten() for message in messages]).to(torch.int64)
+    for column in (1, 0):  # by step, and within a step by row
+        order = named[:, column].argsort(stable=True)
+        named, payload = named[order], payload[order]
+    at = places(named, rows)
+    found[at >= 0] = payload[at[at >= 0]]
     return found
 
 

@@ -118,7 +118,7 @@ def _rng(seed: int = 4) -> torch.Generator:
 
 
 def _stand_in(view: View, step: int = 1) -> StandIn:
-    return stand_in_of(view, seen_of_victims(view, ("activation",)), step, _rng())
+    return stand_in_of(view, seen_of_victims(view, ("activation",))[0], step, _rng())
 
 
 def test_what_the_seat_holds_is_held_and_exchanged_and_the_rest_is_free() -> None:
@@ -219,7 +219,7 @@ def test_unsplit_explains_what_it_saw_and_uses_no_auxiliary_value() -> None:
     view = _view()
     x, clone = attack.search(
         view,
-        seen_of_victims(view, ("activation",)),
+        seen_of_victims(view, ("activation",))[0],
         torch.cat([m.payload for m in view.select("activation")]),
         PRIVATE.x.shape[1:],
         _rng(),

@@ -34,6 +34,11 @@ COSTLY = (
     "quantile_regression",
     "boundary",
     "gradient_alignment",
+    "pcat",
+    "query_free",
+    "sdar",
+    "unsplit",
+    "unsplit_published",
 )
 """Attacks that search, train or need a crowd's whole traffic, seconds a rule; and presets of others."""
 

@@ -82,11 +82,11 @@ def steal(name: str, seed: int, train: Samples, test: Samples) -> Stolen:
     if name == "pcat":
         batches = {step: train[state["rows"]] for step, state in steps.items()}
         view = server_view(steps, batches, test[given], labels=True)
-        seen = seen_of_victims(view, ("activation",))
+        seen = seen_of_victims(view, ("activation",))[0]
         network = THEIRS["pcat"].pseudo_client(view, seen, test[given], rng)
     else:
         view = server_view(steps, {max(steps): test[given]}, test[:1], labels=False)
-        seen = seen_of_victims(view, ("activation",))
+        seen = seen_of_victims(view, ("activation",))[0]
         payload = seen.seen.payload
         _, network = THEIRS["unsplit"].search(view, seen, payload, test.x.shape[1:], rng)
     seconds = time.monotonic() - begun
