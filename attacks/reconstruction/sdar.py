@@ -66,7 +66,7 @@ class Sdar(Attack):
         "Learning via Adversarial Regularization, 2025, https://arxiv.org/abs/2310.10483"
     )
     conformance: ClassVar[Mapping[str, object]] = MappingProxyType(
-        {"training": 400, "batch": 32, "rate": 5e-3, "width": 8}
+        {"training": 200, "batch": 32, "rate": 1e-2, "width": 4}
     )
 
     training: int = 3000
