@@ -29,7 +29,8 @@ def score_label(
 ) -> SeatResult:
     """Count right labels, over the victims alone.
 
-    Blind is the best of: always the commonest class of the auxiliary records; where guesses come in
+    Blind is the best of: always the commonest class of the auxiliary records, by its share there or among
+    the victims, whichever is larger (a handful may hold none of it); where guesses come in
     groups of unknown order also labels dealt by the classes' shares and matched like the guesses,
     and the same guesses matched to strangers.
 
@@ -76,7 +77,7 @@ def score_label(
     sample = bench.truth.sample_of(victims)
     true = known[sample]
     said = torch.full_like(true, int(shares.argmax()))
-    commonest = float((said == true).double().mean())
+    commonest = max(float((said == true).double().mean()), float(shares.max()))
     said[assigned.made] = guess.labels[assigned.guess[assigned.made]]
     hits = (said == true).double().numpy()
     bars = [(commonest, "commonest class")]
