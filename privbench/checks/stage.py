@@ -49,6 +49,7 @@ PLACES = (
     ("regime=centralized", "threat=trainer"),
     ("regime=slicenet", "threat=host", "crowd.devices=4"),
     ("regime=fedavg_one_sample", "regime.rounds=12", "threat=server"),
+    ("regime=slicenet", "threat=host", "++threat.steps=first:1", "crowd.devices=4"),
 )
 """Where an attack may find what it needs, tried in this order."""
 

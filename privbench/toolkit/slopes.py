@@ -98,3 +98,41 @@ def whole_network(view: View, step: int) -> Mapping[str, Tensor] | None:
     if held:
         return min(held, key=lambda each: abs(each.step - step)).tensors
     return view.public.net.weights if view.public.net is not None else None
+
+
+class Slopes:
+    """What would flow back through a cut, as a function of the input that can be differentiated again.
+
+    Args:
+        module: the whole network, with the weights in question, in eval mode.
+        layer: where it is cut.
+    """
+
+    def __init__(self, module: nn.Module, layer: Layer) -> None:
+        self._recorded, self._layer = traced(module), layer
+
+    def __call__(
+        self, x: Float[Tensor, "n ..."], y: Int64[Tensor, " n"]
+    ) -> Float[Tensor, "n channels ..."]:
+        """The gradient of each input's loss with respect to what travels from the layer."""
+        walk = _Pushed(self._recorded, self._layer.cut)
+        loss = F.cross_entropy(walk.run(x), y, reduction="sum")
+        (slope,) = torch.autograd.grad(loss, walk.push, create_graph=True)
+        return slope.reshape(len(x), *self._layer.shape)
+
+
+class _Pushed(fx.Interpreter):
+    """A forward pass in which a zero is added to one value, to differentiate by."""
+
+    def __init__(self, recorded: fx.GraphModule, cut: str) -> None:
+        super().__init__(recorded)
+        self._cut = cut
+        self.push = torch.empty(0)
+
+    def run_node(self, n: fx.Node) -> object:
+        """As without, but for the push."""
+        found = super().run_node(n)
+        if n.name == self._cut and isinstance(found, Tensor):
+            self.push = torch.zeros_like(found).requires_grad_()
+            found = found + self.push
+        return found

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from attacks.reconstruction.activation_inversion import ActivationInversion
+from attacks.reconstruction.gradient_to_input import GradientToInput
 from attacks.reconstruction.inverse_network import InverseNetwork
 from attacks.reconstruction.multi_snapshot import MultiSnapshot, linked
 from privbench.contract import (
@@ -30,6 +31,7 @@ from privbench.contract import (
 )
 from privbench.errors import NotApplicable, UsageError
 from privbench.toolkit.prefix import truncated
+from privbench.toolkit.slopes import slopes_at
 
 CONV = {
     "conv": ["torch.nn.Conv2d", {"in_channels": 1, "out_channels": 4, "kernel_size": 3}],
@@ -232,3 +234,54 @@ def test_victims_that_were_not_seen_get_the_mean_and_the_rest_stays_as_it_was(
     assert torch.equal(attack.run(asked, _rng()).x, guess.x)
     assert all(torch.equal(a, m.payload) for a, m in zip(payloads, view.messages, strict=True))
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def _with_gradients(known: int | None, parts: tuple[float, ...] = (0.3, 0.7)) -> View:
+    """The same host, told by two others what flows back through the cut.
+
+    Args:
+        known: seed of the weights that it takes for the network's; 0 = the right ones.
+        parts: what the two tell, of the whole.
+    """
+    view = _view("mlp", steps=1)
+    net = NETS["mlp"][0]
+    module = net.module()
+    module.load_state_dict(_state(net, 0))
+    payload = slopes_at(module, view.topology.layers[0], PRIVATE[_batch(0, 1, 16)]) / 16
+    messages = [
+        Message(0, "train", f"device-{2 + n}", "device-1", "gradient", "first", None,
+                payload * part, torch.arange(16))
+        for n, part in enumerate(parts)
+    ]  # fmt: skip
+    weights = () if known is None else (Weights(0, "", None, _state(net, known)),)
+    return replace(view, messages=tuple(messages), weights=weights)
+
+
+GRADIENTS = GradientToInput(steps=100)
+
+
+def _class_means() -> Tensor:
+    """Of each victim of the one step, its class among the auxiliary records."""
+    y = PRIVATE[_batch(0, 1, 16)].y
+    assert y is not None
+    return torch.stack([AUXILIARY.x[label == AUXILIARY.y].mean(dim=0) for label in y])
+
+
+def test_a_gradient_tells_a_little_more_than_the_label_to_whoever_knows_the_network() -> None:
+    view = _with_gradients(0)
+    truth, guess = _truth(view), GRADIENTS.run(view, _rng()).x
+    assert _psnr(guess, truth) > _psnr(_class_means(), truth) + 0.3 > MEAN + 0.3
+
+
+@pytest.mark.parametrize(("known", "parts"), [(1, (0.3, 0.7)), (0, (0.3, 0.2))])
+def test_what_the_network_does_not_explain_is_left_at_a_labels_mean(
+    known: int, parts: tuple[float, ...]
+) -> None:
+    guess = GRADIENTS.run(_with_gradients(known, parts), _rng()).x
+    means = torch.stack([AUXILIARY.x[label == AUXILIARY.y].mean(dim=0) for label in range(10)])
+    assert bool((guess[:, None] == means).flatten(2).all(dim=2).any(dim=1).all())
+
+
+def test_a_seat_that_knows_no_whole_network_is_told_when_it_would() -> None:
+    with pytest.raises(NotApplicable, match="weights are public"):
+        GRADIENTS.run(_with_gradients(None), _rng())

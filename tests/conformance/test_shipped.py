@@ -13,6 +13,8 @@ from privbench.checks.kit import GROUPS
 COSTLY = (
     "activation_inversion",
     "activation_match",
+    "analytic",
+    "cocktail_party",
     "fsha",
     "gradient_inversion",
     "gradient_inversion_geiping",
@@ -21,6 +23,7 @@ COSTLY = (
     "idlg_prior",
     "grad_inversion",
     "generative_prior",
+    "gradient_to_input",
     "inverse_network",
     "multi_snapshot",
     "rmle",
