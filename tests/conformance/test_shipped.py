@@ -42,6 +42,15 @@ COSTLY = (
     "sdar",
     "unsplit",
     "unsplit_published",
+    "analytic",
+    "cocktail_party",
+    "imprint",
+    "trap_weights",
+    "rmia",
+    "base",
+    "reference",
+    "difficulty_calibration",
+    "shadow_classifier",
 )
 """Attacks that search, train or need a crowd's whole traffic, seconds a rule; and presets of others."""
 

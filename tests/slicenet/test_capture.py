@@ -132,7 +132,7 @@ def test_each_step_is_as_likely_in_the_reservoir(told, tmp_path):
     assert ((hits / 600 - 0.3).abs() < 4 * (0.21 / 600) ** 0.5).all()
 
 
-@pytest.mark.parametrize("tiling", ["output", "input"])
+@pytest.mark.parametrize("tiling", ["input", pytest.param("output", marks=pytest.mark.slow)])
 def test_half_is_what_was_sent_in_sixteen_bits(tiling, tmp_path):
     told = trained(crowd(tiling), SPEC, SHAPE, count=36, dtype=torch.float32)
     _, _, found, _ = recorded(told, tmp_path, Capture(half=True))

@@ -26,8 +26,15 @@ def _same_messages(slow, fast):
         torch.testing.assert_close(fast[key].payload, message.payload, rtol=1e-8, atol=1e-11)
 
 
-@pytest.mark.parametrize("tiling", ["output", "input"])
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+@pytest.mark.parametrize(
+    ("tiling", "optimizer"),
+    [
+        ("output", "sgd"),
+        pytest.param("input", "sgd", marks=pytest.mark.slow),
+        pytest.param("output", "momentum", marks=pytest.mark.slow),
+        ("input", "momentum"),
+    ],
+)
 def test_the_twin_the_crowd_and_one_machine_clip_alike(tiling, optimizer):
     told = trained(regime(4, tiling, optimizer, clip=CLIP), mlp(16, 12, 8, 4), (1, 4, 4))
     assert told.trained.topology.steps == 20

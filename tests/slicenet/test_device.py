@@ -40,7 +40,7 @@ def agree(told):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "tiling", ["input", "grid", pytest.param("output", marks=pytest.mark.slow)]
+    "tiling", ["grid", *(pytest.param(t, marks=pytest.mark.slow) for t in ("input", "output"))]
 )
 @pytest.mark.parametrize("net", [*QUICK, *SLOW])
 def test_devices_alone_train_and_send_as_the_simulated_crowd_does(net, tiling):
@@ -57,7 +57,7 @@ def test_every_device_runs_an_optimiser_of_its_own(net, optimizer):
     agree(trained(regime(5, "grid", optimizer), *NETS[net]))
 
 
-@pytest.mark.parametrize("devices", [1, 30])
+@pytest.mark.parametrize("devices", [1, pytest.param(30, marks=pytest.mark.slow)])
 def test_one_device_hosts_all_and_many_host_little(devices):
     told = trained(regime(devices, "grid", "momentum", epochs=1), *NETS["mlp"])
     agree(told)

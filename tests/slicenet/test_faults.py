@@ -209,7 +209,9 @@ def test_a_step_without_any_row_is_skipped():
     assert {int(p) for step, each in noted.items() if step >= 3 for p in each} == mine
 
 
-@pytest.mark.parametrize("tiling", ["output", "input", "grid"])
+@pytest.mark.parametrize(
+    "tiling", ["grid", *(pytest.param(t, marks=pytest.mark.slow) for t in ("output", "input"))]
+)
 def test_draws_depend_on_the_seed_alone_not_on_who_listens(tiling):
     faults = {
         "drop_rate": 0.1,

@@ -280,6 +280,7 @@ def test_lost_labels_and_logits_are_sent_again_or_end_the_step(labels):
     assert outages.same(outages.weights(told), outages.weights(still))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", QUICKLY)
 def test_replicas_that_average_at_every_step_are_one_machine(labels):
     told = trained(crowd(labels, "grid", devices=6, replicas=2), MLP, SHAPE)

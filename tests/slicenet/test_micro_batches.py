@@ -53,8 +53,8 @@ def _joined(messages):
     ("net", "tiling", "labels", "epochs"),
     [
         ("mlp", "output", "tail", 1),
-        ("mlp", "grid", "shared", 1),
-        ("residual", "input", "logits", 1),
+        pytest.param("mlp", "grid", "shared", 1, marks=pytest.mark.slow),
+        pytest.param("residual", "input", "logits", 1, marks=pytest.mark.slow),
         pytest.param("mlp", "grid", "tail", 4, marks=pytest.mark.slow),
         pytest.param("resnet", "grid", "tail", 4, marks=pytest.mark.slow),
         pytest.param("alexnet", "grid", "tail", 4, marks=pytest.mark.slow),

@@ -86,6 +86,7 @@ def any_small_mlp(widths, devices, replicas, tiling, batch):
     assert sum(part.nbytes for part in parts) == sum(told.wire.bytes.values())
 
 
+@pytest.mark.slow
 @hypothesis.settings(EASY, max_examples=3)
 @ANY
 def test_any_small_mlp_in_any_number_of_replicas(**drawn):

@@ -107,6 +107,7 @@ def test_an_svg_takes_the_pages_colours_and_keeps_its_text(study: list[Report]) 
     assert 'data-gid="device-3"' in text
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_twice(
     study: list[Report], written: tuple[Path, ...], tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def test_figures_are_the_same_twice(
         assert text == one.svg() == other.svg()
 
 
+@pytest.mark.slow
 def test_a_users_settings_change_nothing(study: list[Report]) -> None:
     wanted = [each.svg() for each in drawings(study)]
     with matplotlib.rc_context({"font.size": 30, "axes.grid": True, "text.parse_math": True}):
@@ -146,6 +148,7 @@ def test_a_folder_that_cannot_be_written_is_told(study: list[Report], tmp_path: 
         write_figures(study, tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_names_cannot_break_a_figure(evil: list[Report], tmp_path: Path) -> None:
     made = drawings(evil)
     assert len(made) == 6
@@ -169,6 +172,7 @@ def test_python_users_get_figures(host: Report, lira: Report) -> None:
         assert buffer.tell() > 1000
 
 
+@pytest.mark.slow
 def test_a_drawing_is_told_apart_by_itself(host: Report) -> None:
     one, other = (drawings([host])[0] for _ in range(2))
     assert isinstance(one, Drawing)

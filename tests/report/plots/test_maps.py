@@ -97,6 +97,7 @@ def test_what_cannot_be_drawn_is_refused_with_the_way_out(
         leakage_map(host, coordinator=lira)
 
 
+@pytest.mark.slow
 def test_a_thousand_devices_are_drawn_in_time(crowd: Callable[..., Report]) -> None:
     report = crowd(1000, links=5000)
     start = time.perf_counter()
