@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from privbench.contract import (
     Fitted,
     Guess,
     Knowledge,
+    LearningDefense,
     Net,
     Pairs,
     Public,
@@ -36,6 +38,7 @@ from privbench.plan import Plan, source_of
 from privbench.positions import position_of
 from privbench.report.crowd import CrowdFacts
 from privbench.report.report import Refusal, Report, Run, SeatFacts
+from privbench.scoring.audit import NOTHING, Claim
 from privbench.scoring.roc import curves
 from privbench.scoring.score import Pictures, SeatResult
 from privbench.scoring.scorer import Scorer
@@ -135,7 +138,7 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
     seconds = time.perf_counter() - started
     guess_hash = fingerprint(tuple(guesses))  # before the truth is opened
     with stage("scoring"):
-        results = scored(plan, opened, views, guesses, store)
+        results = scored(plan, opened, views, guesses, store, claim_of(plan, target))
     models = [int(fit.facts.get("models", 0)) for view in views for fit in view.fitted]
     return replace(
         report,
@@ -243,6 +246,7 @@ def scored(
     views: Sequence[View],
     guesses: Sequence[Guess],
     store: Store | None = None,
+    claim: Claim | None = None,
 ) -> list[SeatResult]:
     """Compare each guess, and the blind one, with the truth; a store keeps the evaluator."""
 
@@ -255,7 +259,7 @@ def scored(
         net: Net = codec.load(folder / "net")
         return net
 
-    scorer = Scorer(opened, plan.seed, plan.device, kept)
+    scorer = Scorer(opened, plan.seed, plan.device, kept, claim or NOTHING, plan.guesses)
     return [
         scorer.score(
             plan.attack.goal,
@@ -268,6 +272,20 @@ def scored(
         )
         for view, guess in counted(list(zip(views, guesses, strict=True)))
     ]
+
+
+def claim_of(plan: Plan, target: Opening) -> Claim:
+    """What the target's accountant claims of what this threat sees, and how it counts."""
+    learning = target.trained.recipe.learning
+    if learning is None:
+        return NOTHING
+    defense: LearningDefense = learning.build()
+    cost, mechanism = target.trained.privacy, defense.mechanism()
+    covered = cost is not None and cost.holds_for(plan.threat.name)
+    counted = Claim(noise=mechanism.noise if mechanism else None, bill=defense.bill)
+    if cost is None:
+        return counted
+    return replace(counted, epsilon=cost.epsilon if covered else math.inf, delta=cost.delta)
 
 
 def _warned(target: Opening, opened: Opened) -> tuple[str, ...]:
@@ -354,5 +372,6 @@ def _facts(plan: Plan, opened: Opened, target: Opening) -> Facts:
         victims=lambda rows, owned: truth.victims(rows, owned, plan.victims, plan.seed),
         pairs=pairs,
         notes=target.notes,
+        audited=target.audited,
         device=plan.device,
     )

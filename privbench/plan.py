@@ -33,6 +33,7 @@ class Plan:
 
     Args:
         victims: how many samples a seat's attack is asked to rebuild.
+        guesses: share of the canaries about which an audit guesses, fixed before anything is seen.
         encrypted: link taps see sizes and times only.
         device: ``cpu`` or ``cuda`` (resolved).
         seal: ``process`` or ``inline``.
@@ -56,6 +57,7 @@ class Plan:
     capture: Capture = field(default_factory=Capture)
     seed: int = 0
     victims: int = 200
+    guesses: float = 0.5
     encrypted: bool = False
     threads: int = 1
     device: str = "cpu"
@@ -103,6 +105,7 @@ class Plan:
             digest_of_rooms(*SCORING_ROOMS),
             [canonical(part) for part in (self.names, self.threat, self.attack)],
             [digest_of_source(type(self.attack)), self.victims, self.encrypted, self.seal],
+            self.guesses,
         )
 
 

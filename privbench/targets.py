@@ -32,13 +32,15 @@ from privbench.wire.wire import Wire
 class Opening:
     """A target that can be attacked: what was trained, what was recorded, how good it is.
 
-    ``notes`` is what an active attack learned while it was trained.
+    ``notes`` is what an active attack learned while it was trained, ``audited`` what an auditor of every
+    step may know of gradient canaries: all but their coins.
     """
 
     trained: Trained
     transcript: Transcript
     quality: Target
     notes: Mapping[str, Tensor] = field(default_factory=dict)
+    audited: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def topology(self) -> Topology:
@@ -53,8 +55,9 @@ def target_of(plan: Plan, opened: Opened, store: Store) -> Opening:
     )
     trained, quality = codec.load(made / "trained")
     opened.truth.load(made / "truth")
-    notes = codec.load(made / "notes")
-    return Opening(Trained(*trained), Transcript(made / "transcript"), Target(*quality), notes)
+    notes, audited = codec.load(made / "notes"), codec.load(made / "audited")
+    transcript = Transcript(made / "transcript")
+    return Opening(Trained(*trained), transcript, Target(*quality), notes, audited)
 
 
 def _make(plan: Plan, opened: Opened, folder: Path) -> None:
@@ -70,13 +73,21 @@ def _make(plan: Plan, opened: Opened, folder: Path) -> None:
     seconds = time.perf_counter() - started
     tap.close()
     opened.truth.shuffle(tap.orders)
+    opened.truth.observed = trained.observed
     opened.truth.save(folder / "truth")
     codec.save(acting.notes() if acting is not None else {}, folder / "notes")
+    codec.save(_audited(trained), folder / "audited")
     quality = _quality(trained, opened, plan.device, seconds)
     parts = (trained.net, trained.recipe, trained.trainer, trained.topology)
     costs = (trained.bytes_per_sample, trained.flops_per_sample, trained.privacy)
     curve = (trained.losses, trained.passes)
     codec.save(((*parts, *costs, *curve), quality), folder / "trained")
+
+
+def _audited(trained: Trained) -> dict[str, Tensor]:
+    """What gradient canaries saw, without their coins."""
+    seen = trained.observed
+    return {} if seen is None else {"canaries_seen": seen.seen, "canaries_drawn": seen.drawn}
 
 
 def _acting(plan: Plan, opened: Opened) -> Acting | None:

@@ -44,6 +44,7 @@ class Facts:
         victims: which of the rows that a seat saw are to be attacked, given its owner numbers.
         pairs: answers of an activation oracle for some steps.
         notes: what an active attack wrote down while the model was trained.
+        audited: what gradient canaries saw, for a seat at every step.
         device: where the attack computes.
     """
 
@@ -52,6 +53,7 @@ class Facts:
     victims: Callable[[Rows, frozenset[int]], Rows]
     pairs: Callable[[Sequence[int]], tuple[Pairs, ...]]
     notes: Mapping[str, Tensor] = field(default_factory=dict)
+    audited: Mapping[str, Tensor] = field(default_factory=dict)
     device: str = "cpu"
 
 
@@ -97,7 +99,7 @@ def views_of(
                 weights=tuple(sorted(weights, key=lambda each: each.step)),
                 own=_own(seat, owned, steps, transcript, facts),
                 pairs=facts.pairs(steps) if seat.pairs == "query" else (),
-                notes=facts.notes,
+                notes={**facts.notes, **(facts.audited if "every_step" in seat.grants else {})},
                 public=granted(seat, facts.public, attack),
                 budget=threat.budget,
                 device=facts.device,

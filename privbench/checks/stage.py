@@ -47,6 +47,12 @@ MAPS = Net(
 PLACES = (
     ("regime=centralized", "threat=released"),
     ("regime=centralized", "threat=trainer"),
+    (
+        "regime=dpsgd_audited",
+        "++regime.epochs=10",
+        "++regime.learning.noise=1.0",
+        "threat=iterates",
+    ),
     ("regime=slicenet", "threat=host", "crowd.devices=4"),
     ("regime=fedavg_one_sample", "regime.rounds=12", "threat=server"),
     ("regime=slicenet", "threat=host", "++threat.steps=first:1", "crowd.devices=4"),
@@ -200,6 +206,9 @@ def swapped(opened: Opened, draw: int) -> Opened:
         places = places[torch.randperm(len(places), generator=rng)]
     other = Truth(truth.train[order], places)
     other.take(truth)
+    if truth.observed is not None:
+        coins = torch.rand(truth.observed.coins.shape, generator=rng) < 0.5
+        other.observed = truth.observed._replace(coins=coins)
     return replace(opened, truth=other)
 
 

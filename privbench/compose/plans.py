@@ -71,6 +71,7 @@ def plan_of(
         capture=build(_capture(plain), "capture"),
         seed=_whole(plain, "seed", 0),
         victims=_whole(plain, "victims", 1),
+        guesses=_share(plain["audit"], "guesses", "audit."),
         encrypted=_switch(plain, "encrypted"),
         threads=_whole(plain, "threads", 1),
         device=device_of(str(plain["device"])),
@@ -224,6 +225,13 @@ def _switch(plain: Mapping[str, Any], key: str, within: str = "") -> bool:
     if not isinstance(plain[key], bool):
         raise UsageError(f"{within}{key}={plain[key]}; expected true or false")
     return bool(plain[key])
+
+
+def _share(plain: Mapping[str, Any], key: str, within: str = "") -> float:
+    value = plain[key]
+    if type(value) not in (int, float) or not 0 < value <= 1:
+        raise UsageError(f"{within}{key}={value}; expected a share above 0, at most 1")
+    return float(value)
 
 
 def _among(plain: Mapping[str, Any], key: str, known: Sequence[str]) -> str:

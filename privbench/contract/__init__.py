@@ -13,7 +13,7 @@ from privbench.contract.attack import (
     check_words,
 )
 from privbench.contract.cost import Bill, Carried, Cost, Volume
-from privbench.contract.defense import LearningDefense, MessageDefense, Wrapped
+from privbench.contract.defense import LearningDefense, MessageDefense, Observed, Wrapped
 from privbench.contract.guess import (
     GUESS_OF_GOAL,
     Guess,
@@ -70,7 +70,7 @@ __all__ = [
     "TENSOR_KINDS", "Actor", "Attack", "Bill", "Block", "Budget", "Carried", "Cost", "Federation",
     "Fit", "Fitted", "GaussianMechanism", "Guess", "Handover", "InversionGuess", "Knowledge",
     "LabelGuess", "Layer", "LearningDefense", "Load", "Losses", "MembershipGuess", "Message",
-    "MessageDefense", "Need", "Net", "Oracle", "Own", "Pairs", "Party", "PrivacyCost", "Public",
+    "MessageDefense", "Need", "Net", "Observed", "Oracle", "Own", "Pairs", "Party", "PrivacyCost", "Public",
     "Recipe", "ReconstructionGuess", "Samples", "Seat", "Slice", "Spec", "Stand", "Tell", "Threat",
     "Topology", "Traffic", "Trainer", "View", "Volume", "Weights", "Wrapped", "batches", "blocks",
     "check_words", "child_rng", "counted", "finite", "load_name", "no_rows", "optimizer_for",

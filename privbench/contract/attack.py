@@ -23,6 +23,11 @@ from privbench.errors import PluginError
 GOALS = ("membership", "reconstruction", "inversion", "label", "attribute", "property", "audit")
 
 
+AS_RELEASED = ("api", "iterates")
+"""Threats that a guarantee for the released model covers: answers of it, and the steps it came from
+(accountants assume that each is seen)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Knowledge:
     """What a fit is given: public knowledge, and the seat's weights and own samples if it asks."""
@@ -139,3 +144,7 @@ class PrivacyCost:
     epsilon: float
     delta: float
     covers: str = field(default="released")
+
+    def holds_for(self, threat: str) -> bool:
+        """Does it cover what such an adversary sees? ``released`` covers whoever asks the model, too."""
+        return threat == self.covers or (self.covers == "released" and threat in AS_RELEASED)

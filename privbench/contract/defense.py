@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -37,12 +37,26 @@ class MessageDefense(ABC):
         return None
 
 
+class Observed(NamedTuple):
+    """What an auditor of every step wrote down: gradient canaries, and what was released along them.
+
+    A canary takes part in a step if the record whose place it takes is in the batch (``drawn``) and its
+    coin of that step says so (``coins``: the secret). ``seen`` is the released sum along the canary's
+    direction, in units of the clip; 0 where it was not drawn.
+    """
+
+    coins: Bool[Tensor, "steps canaries"]
+    drawn: Bool[Tensor, "steps canaries"]
+    seen: Float[Tensor, "steps canaries"]
+
+
 class Wrapped(NamedTuple):
-    """What a training loop goes on with."""
+    """What a training loop goes on with; ``observed`` tells, afterwards, what gradient canaries saw."""
 
     net: nn.Module
     optimizer: Optimizer
     batches: Iterator[Int64[Tensor, " batch"]]  # positions of the records of each batch, endless
+    observed: Callable[[], Observed] | None = None
 
 
 class LearningDefense(ABC):
@@ -79,3 +93,16 @@ class LearningDefense(ABC):
     def mechanism(self) -> GaussianMechanism | None:
         """Clipping and noise, if that is all it comes down to."""
         return None
+
+    def bill(self, noise: float, rate: float, steps: int) -> float | None:
+        """Epsilon that so many steps of this noise multiplier and sampling rate would spend."""
+        return None
+
+    @property
+    def audited(self) -> bool:
+        """Do its steps carry gradient canaries?"""
+        return False
+
+    def quiet(self) -> LearningDefense:
+        """The same without gradient canaries: how others would train."""
+        return self

@@ -114,5 +114,6 @@ GUESS_OF_GOAL: dict[str, type] = {
     "reconstruction": ReconstructionGuess,
     "inversion": InversionGuess,
     "label": LabelGuess,
+    "audit": MembershipGuess,
 }
-"""The guess that each goal asks for."""
+"""The guess that each goal asks for; in an audit of every step one score an observation."""

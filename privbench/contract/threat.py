@@ -25,6 +25,7 @@ GRANTS = (
     "oracle_probabilities",
     "oracle_labels",
     "own_samples",
+    "every_step",  # what each step of training released, along canaries' directions
 )
 
 PAIRS = ("prefix", "own", "chosen", "query", "none")

@@ -44,12 +44,17 @@ class DataSource(ABC):
         split: one of ``SPLITS``.
         records: how many to use, drawn so that classes keep their shares, the same whatever the
             run's seed; None = all.
+        canaries: so many records, taken from what would be non-members, are each put among the
+            private records by a fair coin, and are then the candidates; 0 = none.
+        canary: what they are made into, see ``canaries.plant``.
     """
 
     name: ClassVar[str]
 
     split: str = "thirds"
     records: int | None = None
+    canaries: int = 0
+    canary: str = "natural"
 
     @abstractmethod
     def load(self) -> Records:

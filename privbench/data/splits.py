@@ -9,6 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from privbench.contract import Samples, child_rng
+from privbench.data.canaries import Planted, plant, with_canaries
 from privbench.data.duplicates import nearness, repeated
 from privbench.data.population import Population
 from privbench.data.source import PARTS, SPLITS, DataSource, Records, digest
@@ -26,10 +27,12 @@ class Opened:
     Args:
         population: what a regime may know.
         truth: what the scorer alone may know.
-        candidates: members and non-members, shuffled; None where membership is not applicable.
+        candidates: members and non-members, shuffled; with canaries these, inserted or not; None
+            where membership is not applicable.
         evaluator: records kept for judging networks; None where the split has none.
         notices: sentences for the report: what was removed, what is suspicious.
         digest: hash of the data's bytes.
+        canary: kind of the canaries; empty = none.
     """
 
     population: Population
@@ -38,6 +41,7 @@ class Opened:
     evaluator: Samples | None
     notices: tuple[str, ...]
     digest: str
+    canary: str = ""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -45,9 +49,12 @@ class Opened:
         people = self.population
         parts = (people.train, people.held_out, people.auxiliary, self.evaluator)
         names = ("members", "non-members", "auxiliary", "evaluator")
-        return {
+        found = {
             name: len(part) for name, part in zip(names, parts, strict=True) if part is not None
         }
+        if self.canary:
+            found["canaries"] = len(self.candidates or ())
+        return found
 
 
 def open_population(source: DataSource, seed: int) -> Opened:
@@ -56,10 +63,13 @@ def open_population(source: DataSource, seed: int) -> Opened:
     ``thirds``: members and non-members 1/3 each (rounded up to even numbers), auxiliary 2/9,
     evaluator the rest; ``halves``: members and non-members alone; both stratified by label, by
     seed. ``official``: the training set trains, the test set measures and is the public set;
-    membership is then not applicable. ``given``: each record's part as the data say.
+    membership is then not applicable. ``given``: each record's part as the data say. With canaries
+    the private records are the members and those canaries whose coin said so; canaries that were left
+    out are nowhere.
 
     Raises:
-        DataError: an unknown split, one that the data do not have, or too few records.
+        DataError: an unknown split, one that the data do not have, too few records, or canaries in a
+            split that says itself who is a member.
     """
     records = source.load()
     way = _way(source, records)
@@ -68,18 +78,27 @@ def open_population(source: DataSource, seed: int) -> Opened:
     where = [_shuffled(parts, part, child_rng(rng, PARTS[part])) for part in range(len(PARTS))]
     _check(where, way)
     samples = records.samples
+    classes = int(_labels(samples).max()) + 1
     train, held_out = samples[where[MEMBER]], samples[where[NON_MEMBER]]
     auxiliary = samples[where[AUXILIARY]] if len(where[AUXILIARY]) else None
-    if way == "official":
+    rest = samples.x[torch.cat(where[NON_MEMBER:])]
+    notices = [removed, nearness(train.x, rest)]
+    if source.canaries:
+        planted = _planted(source, way, held_out, classes, rng)
+        train, places = with_canaries(train, planted, rng)
+        truth, candidates = Truth(train, places), planted.records
+        held_out = held_out[source.canaries :]
+        notices.append(
+            f"{source.canaries} {source.canary} canaries were made of non-members; a fair coin each "
+            "decided whether it is among the private records"
+        )
+    elif way == "official":
         auxiliary = held_out if auxiliary is None else auxiliary
         truth, candidates = Truth(train), None
     else:
         mixed = torch.randperm(len(train) + len(held_out), generator=child_rng(rng, "candidates"))
         truth = Truth(train, torch.where(mixed < len(train), mixed, -1))
         candidates = samples[torch.cat([where[MEMBER], where[NON_MEMBER]])[mixed]]
-    classes = int(_labels(samples).max()) + 1
-    rest = samples.x[torch.cat(where[NON_MEMBER:])]
-    notices = (removed, nearness(train.x, rest))
     return Opened(
         population=Population(
             train, held_out, auxiliary, classes, truth, told=way in ("official", "given")
@@ -89,7 +108,19 @@ def open_population(source: DataSource, seed: int) -> Opened:
         evaluator=samples[where[EVALUATOR]] if len(where[EVALUATOR]) else None,
         notices=tuple(notice for notice in notices if notice),
         digest=digest(records),
+        canary=source.canary if source.canaries else "",
     )
+
+
+def _planted(
+    source: DataSource, way: str, pool: Samples, classes: int, rng: torch.Generator
+) -> Planted:
+    if way in ("official", "given"):
+        raise DataError(
+            f"data.canaries={source.canaries} with data.split={way}: coins decide about canaries, and "
+            "this split says itself who trains; type data.split=thirds or data.split=halves"
+        )
+    return plant(pool, source.canaries, source.canary, classes, rng)
 
 
 def _way(source: DataSource, records: Records) -> str:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from privbench.contract import Samples, child_rng
+from privbench.contract import Observed, Samples, child_rng
 from privbench.errors import PluginError, StorageError
 
 Rows = Int64[Tensor, "n 2"]
@@ -36,6 +36,8 @@ class Truth:
         places: for each candidate its position in ``train``, -1 for a non-member; None where
             membership is not asked.
 
+    ``observed`` is what gradient canaries saw, with their coins; None = there were none.
+
     Before ``deal`` all records belong to owner 0. What is noted later replaces what was noted
     before (a regime may train twice).
     """
@@ -44,6 +46,7 @@ class Truth:
         self.train = train
         self.places = places
         self.owners: Int64[Tensor, " n"] = torch.zeros(len(train), dtype=torch.int64)
+        self.observed: Observed | None = None
         self._batches: dict[int, Tensor] = {}
         self._index: _Index | None = None
 
@@ -144,13 +147,16 @@ class Truth:
         return rows[chosen[chosen >= 0][:count].sort().values]
 
     def take(self, other: Truth) -> None:
-        """Take over the batches and owners of another truth."""
+        """Take over the batches and owners of another truth, and what gradient canaries saw."""
         self._batches, self.owners, self._index = dict(other._batches), other.owners, None
+        self.observed = other.observed
 
     def save(self, file: Path) -> None:
         """Write batches and owners (the records themselves are opened again by seed)."""
         index = self._indexed()
         parts = {"steps": index.steps, "sizes": index.sizes, "positions": index.positions}
+        if self.observed is not None:
+            parts |= self.observed._asdict()
         try:
             save_file({**parts, "owners": self.owners}, file)
         except (OSError, SafetensorError) as cause:
@@ -180,6 +186,9 @@ class Truth:
                 "remove its folder, then run again"
             )
         self._batches, self.owners, self._index = batches, owners, None
+        self.observed = (
+            Observed(*(stored[f] for f in Observed._fields)) if "coins" in stored else None
+        )
 
     def _indexed(self) -> _Index:
         if self._index is None:

@@ -14,6 +14,7 @@ from torch import nn
 from privbench.contract import (
     LearningDefense,
     Net,
+    Observed,
     Pairs,
     PrivacyCost,
     Recipe,
@@ -36,7 +37,8 @@ class Trained:
 
     ``flops_per_sample`` and ``bytes_per_sample`` are for one visit of one record (all parties and
     links together). ``losses`` are those of the steps, see ``Curve.points``, over so many ``passes``.
-    ``trainer`` is the import name by which a shadow of this model is trained.
+    ``trainer`` is the import name by which a shadow of this model is trained. ``observed`` is what
+    gradient canaries saw, where there were any; it is stored with the truth and the notes.
     """
 
     net: Net
@@ -48,6 +50,7 @@ class Trained:
     privacy: PrivacyCost | None = None
     losses: tuple[float, ...] = ()
     passes: float = 0.0
+    observed: Observed | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ class Regime(ABC):
 
     name: ClassVar[str]
     trainer: ClassVar[str] = "privbench.regimes.training.train"
+    carries_canaries: ClassVar[bool] = False  # gradient canaries of a learning defense
 
     lr: float = 0.3  # plain SGD; the digits MLP learns its 600 records by heart in 40 epochs
     optimizer: str = "torch.optim.SGD"  # without momentum: differences of weights are gradients
@@ -125,6 +129,11 @@ class Regime(ABC):
             raise UsageError(
                 f"regime.optimizer_args={self.optimizer_args}; expected names and values, for example "
                 "regime.optimizer_args.momentum=0.9"
+            )
+        if self.learning is not None and self.learning.audited and not self.carries_canaries:
+            raise UsageError(
+                f"regime={self.name} carries no gradient canaries, regime=dpsgd does; leave "
+                "regime.learning.canaries out"
             )
         _check_optimizer(Spec(self.optimizer, {"lr": self.lr, **self.optimizer_args}))
 

@@ -16,6 +16,7 @@ from privbench.contract import (
     Samples,
     Topology,
     load_name,
+    spec_of,
     steps_per_epoch,
 )
 from privbench.data.population import Population
@@ -48,6 +49,7 @@ class Centralized(Regime):
     """
 
     name: ClassVar[str] = "centralized"
+    carries_canaries: ClassVar[bool] = True
 
     stop_at: float | None = None  # share of auxiliary records
     match: Regime | None = None
@@ -77,9 +79,10 @@ class Centralized(Regime):
         else:
             if goal is not None and not goal.reached(training):
                 raise goal.missed(training)
+        observed = training.learner.observed
         return Trained(
             net=training.result(),
-            recipe=recipe,
+            recipe=_published(recipe),
             trainer=self.trainer,
             topology=replace(topology, steps=total_steps(recipe, len(samples))),
             bytes_per_sample=sum(wire.bytes.values()) / max(1, visits),
@@ -87,6 +90,7 @@ class Centralized(Regime):
             privacy=privacy_of(recipe),
             losses=training.learner.curve.points(),
             passes=visits / len(samples),
+            observed=observed() if observed is not None else None,
         )
 
     def _goal(
@@ -136,6 +140,13 @@ class _Goal:
             f"after {training.steps} steps it was {self.found(training):.3f}: train longer with "
             "regime.epochs=..., or ask for less with regime.stop_at=..."
         )
+
+
+def _published(recipe: Recipe) -> Recipe:
+    """The recipe by which others train such a model: without gradient canaries."""
+    if recipe.learning is None:
+        return recipe
+    return replace(recipe, learning=spec_of(recipe.learning.build().quiet()))
 
 
 def _topology(recipe: Recipe, wire: Wire, records: int, steps: int) -> Topology:

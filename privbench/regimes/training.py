@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from privbench.contract import (
     LearningDefense,
     Net,
+    Observed,
     Recipe,
     Samples,
     batches,
@@ -81,12 +82,13 @@ class Learner:
         self.curve = Curve()
         self._steps = 0
         self._masks = Noise(noise.initial_seed())
+        self.observed: Callable[[], Observed] | None = None
         self._drops = recipe.learning is None  # the first step shows whether there is dropout
         if recipe.learning is not None:
             defense = cast(LearningDefense, recipe.learning.build())
             there = torch.Generator(samples.x.device).manual_seed(noise.initial_seed())
             wrapped = defense.wrap(self._net, self._optimizer, self._order, there)
-            self._net, self._optimizer, self._order = wrapped
+            self._net, self._optimizer, self._order, self.observed = wrapped
 
     def draw(self) -> Int64[Tensor, " batch"]:
         """Positions of the next batch."""

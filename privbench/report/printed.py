@@ -10,10 +10,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from privbench.report.columns import HEADLINE, SUMMARY
+from privbench.contract.attack import AS_RELEASED
+from privbench.report.columns import HEADLINES, SUMMARY
 from privbench.report.report import Report, warnings_of
 
 STYLE = {
+    "claim broken": "bold red",
+    "too weak to tell": "yellow",
     "leaks": "bold red",
     "by construction": "red",
     "failed": "bold magenta",
@@ -84,7 +87,7 @@ def headlines(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows to print: the goal's headline metric, many seats summed up, refusals and failures."""
     if frame.empty:
         return frame
-    head = frame["metric"].isna() | (frame["metric"] == frame["goal"].map(HEADLINE))
+    head = frame["metric"].isna() | frame["metric"].isin(HEADLINES)
     many = frame["seats"].fillna(1) > 1
     summed = frame["seat"].isin(SUMMARY) | frame["metric"].isna()
     return frame[head & (~many | summed)]
@@ -125,6 +128,8 @@ def _cells(
     if pd.notna(row["value"]):
         metric = SHORT.get(row["metric"], row["metric"])
         leakage = rf"{metric} {row['value']:.3f} \[{row['low']:.3f}, {row['high']:.3f}]"
+        if row["goal"] == "audit":
+            leakage = f"epsilon at least {row['value']:.3f}"
         blind = _number(row["blind"], "{:.3f}")
     elif pd.notna(row["seats"]) and row["seats"] > 1:
         seat = f"{row['seats']:.0f} seats"
@@ -150,5 +155,5 @@ def _epsilon(row: pd.Series) -> str:
     """The budget, where it covers the view that was attacked."""
     if pd.isna(row["epsilon"]):
         return "–"
-    covered = row["epsilon_covers"] == row["threat"] or row["threat"] == "api"
+    covered = row["epsilon_covers"] == row["threat"] or row["threat"] in AS_RELEASED
     return f"{row['epsilon']:.2f}" if covered else "none"

@@ -17,11 +17,11 @@ from privbench.report.report import SEAT_FACTS, Report
 FACTS = SEAT_FACTS
 SCORE = (
     "goal", "metric", "seat", "value", "low", "high", "n", "n_negative", "blind", "blind_name",
-    "reliable", "by_construction", "over", "capture", "note",
+    "reliable", "by_construction", "over", "capture", "note", "power",
 )  # fmt: skip
 NUMBERS = frozenset({
     "value", "low", "high", "blind", "capture", "accuracy", "bytes_per_sample", "flops_per_sample",
-    "epsilon", "delta", "train_seconds", "attack_seconds", "share_seen",
+    "epsilon", "delta", "train_seconds", "attack_seconds", "share_seen", "power",
 })  # fmt: skip
 COUNTS = frozenset({
     "seats", "n", "n_negative", "n_pairs", "rows_seen", "steps_seen", "shadow_models", "queries",

@@ -17,6 +17,10 @@ RATES = frozenset({"identification", "evaluator_top1", "label_accuracy", PSNR_RA
 """Metrics that are shares of hits, each hit 0 or 1."""
 
 
+POWERFUL = 0.8
+"""Power from which on an audit that finds nothing says something."""
+
+
 @dataclass(frozen=True)
 class Score:
     """One number about one seat.
@@ -36,6 +40,10 @@ class Score:
             traffic.
         note: ties, medians, how many candidates: what a reader should know.
         method: name of a reference method; empty = the attack itself.
+        claim, power: of an audit the epsilon that is claimed, and the chance that such a bound would
+            have exceeded it, had the noise been half.
+
+    An audit's interval has one side: ``value`` and ``low`` are the bound, ``high`` is infinite.
     """
 
     goal: str
@@ -54,9 +62,17 @@ class Score:
     capture: float | None = None
     note: str = ""
     method: str = ""
+    claim: float = math.nan
+    power: float = math.nan
 
     def verdict(self) -> str:
-        """``by construction``, ``too few``, ``leaks`` or ``not shown to leak``."""
+        """``by construction``, ``too few``, ``leaks`` or ``not shown to leak``.
+
+        Of an audit ``claim broken``, ``consistent``, ``too weak to tell`` or, where there is nothing to
+        be held against, ``no claim``.
+        """
+        if self.goal == "audit":
+            return self._audited()
         numbers = (self.value, self.low, self.high, self.blind)
         if not all(math.isfinite(number) for number in numbers):
             return "too few"
@@ -68,13 +84,22 @@ class Score:
         beyond = self.high < self.blind if low else self.low > self.blind
         return "leaks" if beyond else "not shown to leak"
 
+    def _audited(self) -> str:
+        if not math.isfinite(self.claim):
+            return "no claim"
+        if self.reliable and self.low > self.claim:
+            return "claim broken"
+        strong = self.reliable and self.power >= POWERFUL
+        return "consistent" if strong else "too weak to tell"
+
     def against_blind(self) -> str:
         """The same in words that no number contradicts: is this better than guessing?
 
         ``better than guessing``, ``no better than guessing`` (the interval reaches the blind value),
         ``worse than guessing`` (it lies wholly beyond it); empty where a number is missing.
         """
-        if not all(math.isfinite(number) for number in (self.low, self.high, self.blind)):
+        ends = (self.low, self.blind) if self.goal == "audit" else (self.low, self.high, self.blind)
+        if not all(math.isfinite(number) for number in ends):
             return ""
         low, high, blind = self.low, self.high, self.blind
         if self.metric in LOWER_LEAKS:

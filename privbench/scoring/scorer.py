@@ -25,6 +25,7 @@ from privbench.contract import (
 )
 from privbench.data.splits import Opened
 from privbench.errors import NotApplicable, PluginError
+from privbench.scoring.audit import NOTHING, Claim, score_canaries, score_steps
 from privbench.scoring.bench import Bench
 from privbench.scoring.evaluator import perceives, perceptual, train_evaluator
 from privbench.scoring.inversion import score_inversion
@@ -48,12 +49,16 @@ class Scorer:
         seed: of decoys, folds and resamples.
         device: where the evaluator computes.
         keep: gets the evaluator from where it is stored, or makes and stores it.
+        claim: what the target's accountant says of what the seats saw, for audits.
+        guesses: share of the canaries about which an audit guesses.
     """
 
     opened: Opened
     seed: int
     device: str = "cpu"
     keep: Keep = lambda make: make()
+    claim: Claim = NOTHING
+    guesses: float = 0.5
 
     def score(
         self,
@@ -81,6 +86,8 @@ class Scorer:
         victims = seen if victims is None else victims
         if isinstance(guess, MembershipGuess) and goal == "membership":
             result = self._membership(guess, seat, owned)
+        elif isinstance(guess, MembershipGuess) and goal == "audit":
+            result = self._audit(guess, seat)
         elif isinstance(guess, ReconstructionGuess) and goal == "reconstruction":
             result = score_reconstruction(guess, seat, self._bench, victims, seen, owned)
         elif isinstance(guess, InversionGuess) and goal == "inversion":
@@ -111,7 +118,21 @@ class Scorer:
                 "has none; type data.split=thirds"
             )
         own = truth.owned(owned)[truth.places.clamp(min=0)] & member
-        return score_membership(guess, seat, member, own, self._blind_membership, self._rng)
+        result = score_membership(guess, seat, member, own, self._blind_membership, self._rng)
+        if not self.opened.canary:
+            return result
+        asked = (~own).numpy()
+        scores, bits = guess.scores.double().cpu().numpy()[asked], member.numpy()[asked]
+        audit = score_canaries(scores, bits, seat, self.claim, self.guesses, self._rng)
+        return replace(result, scores=(*result.scores, *audit))
+
+    def _audit(self, guess: MembershipGuess, seat: str) -> SeatResult:
+        observed = self.opened.truth.observed
+        if observed is None:
+            raise NotApplicable(
+                "this training carried no gradient canaries; type regime=dpsgd_audited"
+            )
+        return score_steps(guess, seat, observed, self.claim, self._rng)
 
     def _capture(self, seen: Tensor, owned: frozenset[int]) -> float | None:
         """Share of the members that the seat saw, its own left out on both sides."""

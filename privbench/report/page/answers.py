@@ -10,7 +10,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from privbench.report.columns import HEADLINE, SUMMARY
+from privbench.report.columns import HEADLINE, HEADLINES, SUMMARY
 from privbench.report.page.sentences import Finding, Seen, gain, sentence, tier
 from privbench.report.page.words import COLUMNS, regime
 from privbench.scoring.score import LOWER_LEAKS
@@ -18,11 +18,15 @@ from privbench.scoring.score import LOWER_LEAKS
 MOST = 60
 """Regimes that are told of."""
 RANK = {
+    "claim broken": 1,
     "leaks": 0,
     "by construction": 0,
     "as centralized": -1,
     "not shown to leak": -2,
+    "consistent": -2,
+    "no claim": -2,
     "too few": -3,
+    "too weak to tell": -3,
 }
 """Verdicts, the most telling highest."""
 STAKES = ("reconstruction", "attribute", "property", "label", "membership", "audit", "inversion")
@@ -55,8 +59,7 @@ class Row(NamedTuple):
 
 SCORES = f"""
 SELECT {", ".join(f'"{name}"' for name in Row._fields)} FROM lines
-WHERE metric = CASE goal {" ".join(f"WHEN '{g}' THEN '{m}'" for g, m in HEADLINE.items())}
-               ELSE metric END AND value IS NOT NULL
+WHERE (metric IN {HEADLINES} OR goal NOT IN {tuple(HEADLINE)}) AND value IS NOT NULL
 """
 REFUSED = "SELECT run, sum(seats) FROM lines WHERE metric IS NULL AND status = 'not_applicable' GROUP BY run"
 REGIMES = "SELECT data, model, regime, defense FROM lines GROUP BY ALL ORDER BY min(run)"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from privbench.report.columns import HEADLINE, SUMMARY
+from privbench.report.columns import HEADLINES, SUMMARY
 from privbench.report.page.words import COLUMNS
 
 MOST = 20_000
@@ -19,10 +19,11 @@ SHOWN = (
     "blind", "blind_name", "verdict", "reason", "pairs", "n_pairs", "rows_seen", "steps_seen",
     "capture", "recorded", "accuracy", "bytes_per_sample", "epsilon", "epsilon_covers", "seed",
     "fingerprint", "note", "head", "run", "against_blind", "depth", "share_seen", "epochs_seen", "coalition",
+    "power",
 )  # fmt: skip
 
 IS_HEAD = f"""
-(metric IS NULL OR metric = CASE goal {" ".join(f"WHEN '{g}' THEN '{m}'" for g, m in HEADLINE.items())} END)
+(metric IS NULL OR metric IN {HEADLINES})
 AND (coalesce(seats, 1) <= 1 OR coalesce(seat, '') IN {SUMMARY} OR metric IS NULL)
 """
 """The rows that the printed table shows: see ``headlines``."""
