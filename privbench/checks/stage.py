@@ -19,7 +19,7 @@ from privbench.data.digits import Digits
 from privbench.data.splits import Opened, open_population
 from privbench.data.truth import Truth
 from privbench.errors import NotApplicable, PluginError
-from privbench.experiment import attack_seed, cut, fitted, oracle_of, scored
+from privbench.experiment import attack_seed, claim_of, cut, fitted, oracle_of, scored
 from privbench.plan import Plan
 from privbench.scoring.score import Score
 from privbench.seal import Seal
@@ -47,15 +47,15 @@ MAPS = Net(
 PLACES = (
     ("regime=centralized", "threat=released"),
     ("regime=centralized", "threat=trainer"),
+    ("regime=slicenet", "threat=host", "crowd.devices=4"),
+    ("regime=fedavg_one_sample", "regime.rounds=12", "threat=server"),
+    ("regime=slicenet", "threat=host", "++threat.steps=first:1", "crowd.devices=4"),
     (
         "regime=dpsgd_audited",
         "++regime.epochs=10",
         "++regime.learning.noise=1.0",
         "threat=iterates",
     ),
-    ("regime=slicenet", "threat=host", "crowd.devices=4"),
-    ("regime=fedavg_one_sample", "regime.rounds=12", "threat=server"),
-    ("regime=slicenet", "threat=host", "++threat.steps=first:1", "crowd.devices=4"),
 )
 """Where an attack may find what it needs, tried in this order."""
 
@@ -106,7 +106,8 @@ class Stage:
 
     def scores(self, guesses: Sequence[Guess], opened: Opened | None = None) -> list[Score]:
         """The headline score of each seat, against this truth or another."""
-        results = scored(self.plan, opened or self.opened, self.views, guesses)
+        claim = claim_of(self.plan, self.target)
+        results = scored(self.plan, opened or self.opened, self.views, guesses, claim=claim)
         return [result.scores[0] for result in results]
 
 

@@ -51,6 +51,7 @@ COSTLY = (
     "reference",
     "difficulty_calibration",
     "shadow_classifier",
+    "gradient_canary",
 )
 """Attacks that search, train or need a crowd's whole traffic, seconds a rule; and presets of others."""
 

@@ -47,6 +47,8 @@ class Finding:
 
 def sentence(finding: Finding, thing: str) -> str:
     """What a run found, in a sentence or three; ``thing`` is what is private."""
+    if finding.goal == "audit":
+        return capital(_audited(finding))
     many = len(finding.seats) > 1
     told = _of_many(finding, thing) if many else _of_one(finding, thing)
     tried = f" Most telling of {finding.tried} runs: {finding.attack}." if finding.tried > 1 else ""
@@ -62,6 +64,20 @@ def tier(value: float) -> int:
     """Which word a share has, the strongest first."""
     words = [word for _, word in SHARES]
     return words.index(share(value)) if math.isfinite(value) else len(words)
+
+
+def _audited(finding: Finding) -> str:
+    """What an audit says of the privacy that is claimed."""
+    main = finding.main
+    least = f"a loss of at least epsilon {main.value:.3g} is proven"
+    ways = {
+        "claim broken": f"an audit breaks the privacy claim: {least}, more than is claimed",
+        "consistent": f"an audit is consistent with the privacy claim: {least}, and an audit like this one "
+        "would most likely have found the noise halved",
+        "no claim": f"an audit has no privacy claim to be held against here: {least}",
+    }
+    weak = f"an audit was too weak to tell whether the privacy claim holds: {least}"
+    return ways.get(main.verdict, weak) + "."
 
 
 def _of_one(finding: Finding, thing: str) -> str:

@@ -72,12 +72,15 @@
     const x = (v) => (4 + 92 * Math.min(1, Math.max(0, (v - from) / (to - from)))).toFixed(2) + "%";
     const verdict = at("verdict", row);
     const svg = drawn("svg", { "aria-hidden": "true" });
-    const marks = drawn("g", { class: verdict === "leaks" ? "leaks" : verdict === "by construction" ? "given" : "" });
+    const marks = drawn("g", { class: verdict === "leaks" || verdict === "claim broken" ? "leaks" : verdict === "by construction" ? "given" : "" });
     const line = (name, a, b, y, z) => marks.append(drawn("line", { class: name, x1: x(a), x2: x(b), y1: y, y2: z }));
     line("base", from, to, "50%", "50%");
     const [low, high, blind] = [at("low", row), at("high", row), at("blind", row)];
     if (number(blind)) line("blind", blind, blind, "5%", "95%");
-    if (number(low) && number(high)) {
+    if (at("goal", row) === "audit" && number(low)) {
+      line("span", low, to, "50%", "50%"); // a bound has one end
+      line("span", low, low, "30%", "70%");
+    } else if (number(low) && number(high)) {
       line("span", low, high, "50%", "50%");
       line("span", low, low, "30%", "70%");
       line("span", high, high, "30%", "70%");
@@ -94,7 +97,7 @@
   function epsilon(row) {
     const value = at("epsilon", row);
     if (!number(value)) return "–";
-    return at("epsilon_covers", row) === at("threat", row) || at("threat", row) === "api" ? fixed(value, 2) : "none";
+    return at("epsilon_covers", row) === at("threat", row) || ["api", "iterates"].includes(at("threat", row)) ? fixed(value, 2) : "none";
   }
 
   function cells(row) {
@@ -103,8 +106,10 @@
     const name = SHORT[metric] ?? spaced(metric);
     const variant = at("variant", row) ? ` (${spaced(at("variant", row))})` : "";
     const seat = at("seat", row) || (at("seats", row) > 1 ? `${at("seats", row)} seats` : "");
-    const value = cell("value", metric ? text(at("value", row), 3) : "–");
-    if (metric) value.append(` [${text(at("low", row), 3)}, ${text(at("high", row), 3)}]`, element("br"), element("small", {}, name));
+    const bound = at("goal", row) === "audit";
+    const value = cell("value", metric ? (bound ? "at least " : "") + text(at("value", row), 3) : "–");
+    if (metric && bound) value.append(element("br"), element("small", {}, name));
+    else if (metric) value.append(` [${text(at("low", row), 3)}, ${text(at("high", row), 3)}]`, element("br"), element("small", {}, name));
     const beaten = at("against_blind", row);
     if (metric && /^(no better|worse)/.test(beaten ?? "")) value.append(element("br"), element("small", { class: "beaten" }, beaten));
     const verdict = cell("verdict", at("verdict", row));
@@ -123,7 +128,7 @@
     const list = element("dl");
     const add = (name, value) => { if (value !== null && value !== "" && value !== undefined) list.append(element("dt", {}, name), element("dd", {}, String(value))); };
     add("why", at("reason", row));
-    for (const name of ["value", "low", "high", "blind"]) if (at("metric", row)) add(name, at(name, row));
+    for (const name of at("goal", row) === "audit" ? ["low", "power"] : ["value", "low", "high", "blind"]) if (at("metric", row)) add(name, at(name, row));
     add("blind is", at("blind_name", row));
     add("records (n)", at("n", row));
     add("non-members", at("n_negative", row) || null);

@@ -10,6 +10,7 @@ REGIMES = {
     "centralized": "Centralized training",
     "fedavg": "Federated averaging",
     "dpsgd": "Centralized training with DP-SGD",
+    "dpsgd_audited": "Centralized training with DP-SGD and gradient canaries",
     "fedavg_dpsgd": "Federated averaging with DP-SGD",
     "split": "Split learning",
     "slicenet": "SliceNet crowd",
@@ -23,6 +24,7 @@ SINGLE = {
     "wire": "whoever taps the network",
     "released": "anyone who holds the released model",
     "api": "anyone who may query the model",
+    "iterates": "whoever sees every step of training",
 }
 """Who sits at a threat's only seat."""
 MANY = {

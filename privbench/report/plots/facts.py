@@ -93,6 +93,8 @@ def words(score: Score) -> str:
         "psnr_20db_rate": "share of images rebuilt at 20 dB or better",
         "ssim_0.6_rate": "share of images rebuilt at SSIM 0.6 or better",
         "perceptual": "distance to the evaluator's eye (less = leaks more)",
+        "epsilon_one_run": "epsilon, proven at least",
+        "epsilon_composed": "epsilon, proven at least",
         "column_gain": "gain over guessing what is usual in a column",
     }.get(score.metric, plain(score.metric.replace("_", " "), 48))
 
