@@ -130,12 +130,16 @@ class Regime(ABC):
                 f"regime.optimizer_args={self.optimizer_args}; expected names and values, for example "
                 "regime.optimizer_args.momentum=0.9"
             )
+        self._check_canaries()
+        _check_optimizer(Spec(self.optimizer, {"lr": self.lr, **self.optimizer_args}))
+
+    def _check_canaries(self) -> None:
+        """Refuse gradient canaries where nobody would write down what they see."""
         if self.learning is not None and self.learning.audited and not self.carries_canaries:
             raise UsageError(
-                f"regime={self.name} carries no gradient canaries, regime=dpsgd does; leave "
+                f"regime={self.name} carries no gradient canaries, regime=dpsgd_audited does; leave "
                 "regime.learning.canaries out"
             )
-        _check_optimizer(Spec(self.optimizer, {"lr": self.lr, **self.optimizer_args}))
 
     @abstractmethod
     def train(

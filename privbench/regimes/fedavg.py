@@ -77,6 +77,7 @@ class FedAvg(Regime):
 
     def recipe(self, net: Net, records: int) -> Recipe:
         """See ``Regime.recipe``; a client with the fewest records has the least privacy: it counts."""
+        self._check_canaries()
         recipe = replace(self, learning=None)._plain(net, records)
         if self.learning is None:
             return recipe

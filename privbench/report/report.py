@@ -305,8 +305,8 @@ def _strict(facts: Any) -> Any:
 
 def _score(facts: dict[str, Any]) -> Score:
     """A score as stored."""
-    told = ("value", "low", "high", "blind", "claim", "power")
-    return Score(**{**facts, **{name: float(facts[name]) for name in told if name in facts}})
+    numbers = {name: float(facts[name]) for name in ("value", "low", "high", "blind")}
+    return Score(**{**facts, **numbers})
 
 
 def _target(facts: dict[str, Any]) -> Target:

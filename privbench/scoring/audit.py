@@ -17,6 +17,7 @@ from privbench.scoring.rates import clopper_pearson
 from privbench.scoring.score import Score, SeatResult
 
 OBSERVATIONS = 1000  # on each side, below which a bound of every step says too little
+FEWEST = 10  # of each side, so that both halves hold some
 DELTA = 1e-5  # where nothing is claimed
 BOTH = 0.975  # level of each of two bounds that hold together at 95 %
 MET = "assumes that canaries of one training do not influence one another, so it accuses nobody by itself"
@@ -132,7 +133,7 @@ def score_steps(
     rate = clopper_pearson(drawn, observed.drawn.numel(), 2 * BOTH - 1).low
     bill = partial(_billed, claim, rate=rate, steps=steps)
     mu = bounds.two_rates_gaussian(*ends, BOTH) if ends[1] and ends[3] else 0.0
-    chance = math.nan
+    chance = None
     if claim.noise and math.isfinite(claim.epsilon) and enough:
         mus = power.halved_noise(ends[1], ends[3], claim.noise, BOTH, _draws(rng, seat, "power"))
         chance = power.share_above(mus, bill, claim.epsilon)
@@ -166,6 +167,8 @@ def _judged(
     scores: np.ndarray, inserted: np.ndarray, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
     """Counts on one half, at a threshold from the other."""
+    if min(inserted.sum(), (~inserted).sum()) < FEWEST:
+        return 0, 0, 0, 0
     threshold, second = bounds.chosen_threshold(scores, inserted, rng)
     return _counts(scores[second], inserted[second], threshold)
 
@@ -189,13 +192,13 @@ def _score(
     seat: str,
     inserted: np.ndarray,
     claim: Claim,
-    chance: float,
+    chance: float | None,
     note: str,
     sound: bool,
 ) -> Score:
     told = (
         ""
-        if math.isnan(chance)
+        if chance is None
         else (
             f"; power {chance:.2g}: so often ideal canaries would exceed the claim, had the noise been half"
         )
@@ -213,6 +216,6 @@ def _score(
         blind_name="no information",
         reliable=sound,
         note=f"at least {bound:.3g} with 95 %; {claim.words()}; {note}{told}",
-        claim=claim.epsilon,
+        claim=claim.epsilon if math.isfinite(claim.epsilon) else None,
         power=chance,
     )

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri
-from scipy.stats import binom, norm
+from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.stats import binom
 
 from privbench.errors import PluginError
 from privbench.scoring.rates import clopper_pearson
@@ -132,7 +132,7 @@ def two_rates_gaussian(
     fnr, fpr = _upper_rates(true_positives, positives, false_positives, negatives, level)
     if fnr + fpr >= 1:
         return 0.0
-    return float(norm.isf(fpr) - norm.ppf(fnr))
+    return float(-ndtri(fpr) - ndtri(fnr))
 
 
 def chosen_threshold(
@@ -175,14 +175,14 @@ def delta_of(mu: float, epsilon: float) -> float:
     if mu <= 0:
         return 0.0
     near, far = -epsilon / mu + mu / 2, -epsilon / mu - mu / 2
-    return float(norm.cdf(near) - math.exp(epsilon + norm.logcdf(far)))
+    return float(ndtr(near) - math.exp(epsilon + log_ndtr(far)))
 
 
 def epsilon_of(mu: float, delta: float) -> float:
     """Epsilon of the Gaussian mechanism with parameter ``mu`` at this delta; 0 where it needs none."""
     if mu <= 0 or delta_of(mu, 0.0) <= delta:
         return 0.0
-    most = mu * (mu / 2 + max(1.0, float(norm.isf(max(delta, 1e-300)))))
+    most = mu * (mu / 2 + max(1.0, float(-ndtri(max(delta, 1e-300)))))
     return float(brentq(lambda e: delta_of(mu, e) - delta, 0.0, most, xtol=1e-9))
 
 

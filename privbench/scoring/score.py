@@ -41,7 +41,7 @@ class Score:
         note: ties, medians, how many candidates: what a reader should know.
         method: name of a reference method; empty = the attack itself.
         claim, power: of an audit the epsilon that is claimed, and the chance that such a bound would
-            have exceeded it, had the noise been half.
+            have exceeded it, had the noise been half; None = there is none.
 
     An audit's interval has one side: ``value`` and ``low`` are the bound, ``high`` is infinite.
     """
@@ -62,8 +62,8 @@ class Score:
     capture: float | None = None
     note: str = ""
     method: str = ""
-    claim: float = math.nan
-    power: float = math.nan
+    claim: float | None = None
+    power: float | None = None
 
     def verdict(self) -> str:
         """``by construction``, ``too few``, ``leaks`` or ``not shown to leak``.
@@ -85,11 +85,11 @@ class Score:
         return "leaks" if beyond else "not shown to leak"
 
     def _audited(self) -> str:
-        if not math.isfinite(self.claim):
+        if self.claim is None:
             return "no claim"
         if self.reliable and self.low > self.claim:
             return "claim broken"
-        strong = self.reliable and self.power >= POWERFUL
+        strong = self.reliable and (self.power or 0.0) >= POWERFUL
         return "consistent" if strong else "too weak to tell"
 
     def against_blind(self) -> str:

@@ -57,9 +57,9 @@ def test_the_guess_is_hashed_before_the_truth_is_opened(
         told.append(("hash", found))
         return found
 
-    def _score(plan: Plan, opened: Opened, views: Any, guesses: Any, store: Any) -> Any:
+    def _score(plan: Plan, opened: Opened, views: Any, guesses: Any, *rest: Any) -> Any:
         told.append(("truth", hashed(tuple(guesses))))
-        return scored(plan, opened, views, guesses, store)
+        return scored(plan, opened, views, guesses, *rest)
 
     monkeypatch.setattr(experiment, "fingerprint", _hash)
     monkeypatch.setattr(experiment, "scored", _score)

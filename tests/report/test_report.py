@@ -24,7 +24,7 @@ PUBLISHED = (
     "verdict, status, reason, pairs, n_pairs, rows_seen, steps_seen, capture, recorded, "
     "accuracy, bytes_per_sample, flops_per_sample, epsilon, delta, epsilon_covers, shadow_models, queries, "
     "sealed, train_seconds, attack_seconds, seed, threads, device, fingerprint, against_blind, depth, "
-    "share_seen, epochs_seen, coalition"
+    "share_seen, epochs_seen, coalition, power"
 )
 """People's scripts read these: a changed name breaks them."""
 
