@@ -97,7 +97,7 @@ def _likeness(frame: pd.DataFrame) -> dict[tuple[object, ...], str]:
     """Of each seat that rebuilt records, by run: a sentence where they are not like the originals."""
     told: dict[tuple[object, ...], str] = {}
     for _, row in frame[frame["metric"].isin(tuple(LIKENESS))].iterrows():
-        if row["against_blind"] in ("worse than guessing", "no better than guessing"):
+        if row["against_blind"] in ("worse than guessing", "not shown to beat guessing"):
             name, form = LIKENESS[row["metric"]]
             told[_seat(row)] = (
                 f"{name}: {row['against_blind']}. What was rebuilt has {form.format(row['value'])}, "

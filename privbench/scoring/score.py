@@ -95,7 +95,7 @@ class Score:
     def against_blind(self) -> str:
         """The same in words that no number contradicts: is this better than guessing?
 
-        ``better than guessing``, ``no better than guessing`` (the interval reaches the blind value),
+        ``better than guessing``, ``not shown to beat guessing`` (the interval reaches the blind value),
         ``worse than guessing`` (it lies wholly beyond it); empty where a number is missing.
         """
         ends = (self.low, self.blind) if self.goal == "audit" else (self.low, self.high, self.blind)
@@ -106,7 +106,7 @@ class Score:
             low, high, blind = -high, -low, -blind
         if low > blind:
             return "better than guessing"
-        return "worse than guessing" if high < blind else "no better than guessing"
+        return "worse than guessing" if high < blind else "not shown to beat guessing"
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,7 +112,7 @@ def test_tables_of_numbers_are_scored_by_columns():
     [
         ("psnr_db", 13.0, 15.0, "better than guessing"),
         ("psnr_db", 8.0, 9.0, "worse than guessing"),
-        ("psnr_db", 11.0, 13.0, "no better than guessing"),
+        ("psnr_db", 11.0, 13.0, "not shown to beat guessing"),
         ("mse", 8.0, 9.0, "better than guessing"),
         ("perceptual", 13.0, 15.0, "worse than guessing"),
         ("psnr_db", float("nan"), 13.0, ""),

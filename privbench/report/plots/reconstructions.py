@@ -152,7 +152,7 @@ def _caption(report: Report, shown: Sequence[Shown], mean: bool) -> str:
                      f"{number(top.score.blind, top.score.metric)}.")  # fmt: skip
     likeness = [s for s in report.scores if s.metric == "psnr_db" and s.seat == top.pictures.seat]
     if likeness and likeness[0].against_blind() in (
-        "no better than guessing",
+        "not shown to beat guessing",
         "worse than guessing",
     ):
         psnr = likeness[0]
