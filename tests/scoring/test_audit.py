@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
-from privbench.contract import MembershipGuess, Observed
+from privbench.contract import MembershipGuess, Net, Observed, Recipe, Spec
+from privbench.data.digits import Digits
+from privbench.data.splits import open_population
 from privbench.errors import PluginError
+from privbench.regimes.training import train
 from privbench.report.report import Names, Report, SeatFacts
 from privbench.report.rows import csv_of, rows_of
 from privbench.scoring import bounds, power
@@ -149,3 +153,24 @@ def test_one_score_an_observation() -> None:
     made = observed(1.0, 0.5, 0)
     with pytest.raises(PluginError, match="observations"):
         score_steps(MembershipGuess(made.seen[0]), "a", made, Claim(), rng())
+
+
+@pytest.mark.slow
+def test_canaries_left_out_of_training_prove_nothing() -> None:
+    """A real network that learned its records by heart, and whose canaries were never among them."""
+    opened = open_population(Digits(canaries=400, canary="mislabelled"), 0)
+    people, places = opened.population, opened.truth.places
+    stay = torch.ones(len(people.train), dtype=torch.bool)
+    stay[places[places >= 0]] = False
+    net = Net(Spec("privbench.models.mlp.Mlp", {"widths": [64, 48, 10]}))
+    recipe = Recipe(net, Spec("torch.optim.SGD", {"lr": 0.3}), epochs=20, batch=32)
+    module = train(recipe, people.train[stay], rng()).module()
+    canaries = opened.candidates
+    with torch.no_grad():
+        losses = cross_entropy(module(canaries.x), canaries.y, reduction="none")
+    above = dict.fromkeys(NAMES, 0)
+    for seed in range(200):
+        coins = np.random.default_rng(seed).random(400) < 0.5
+        for score in score_canaries(-losses.numpy(), coins, "anyone", Claim(), 0.5, rng(seed)):
+            above[score.metric] += score.low > 0
+    assert max(above.values()) <= 21, above
