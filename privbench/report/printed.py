@@ -129,7 +129,8 @@ def _cells(
         metric = SHORT.get(row["metric"], row["metric"])
         leakage = rf"{metric} {row['value']:.3f} \[{row['low']:.3f}, {row['high']:.3f}]"
         if row["goal"] == "audit":
-            leakage = f"epsilon at least {row['value']:.3f}"
+            power = _number(row["power"], ", power {:.2f}").removeprefix("–")
+            leakage = f"epsilon at least {row['value']:.3f}{power}"
         blind = _number(row["blind"], "{:.3f}")
     elif pd.notna(row["seats"]) and row["seats"] > 1:
         seat = f"{row['seats']:.0f} seats"

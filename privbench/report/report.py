@@ -310,7 +310,8 @@ def _score(facts: dict[str, Any]) -> Score:
 
 
 def _target(facts: dict[str, Any]) -> Target:
-    return Target(**{**facts, "losses": tuple(facts.get("losses", ()))})
+    numbers = {key: float(x) for key, x in facts.items() if x in ("inf", "nan")}
+    return Target(**{**facts, **numbers, "losses": tuple(facts.get("losses", ()))})
 
 
 def _curve(facts: dict[str, Any]) -> Roc:

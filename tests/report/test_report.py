@@ -16,6 +16,7 @@ from privbench.errors import StorageError
 from privbench.report import report as module
 from privbench.report.columns import COLUMNS
 from privbench.report.report import Report, SeatFacts, write_whole
+from privbench.report.rows import rows_of
 from privbench.scoring.score import Score
 
 PUBLISHED = (
@@ -180,3 +181,12 @@ def test_a_row_that_is_anothers_says_so(report: Report) -> None:
     (row,) = same.table().to_dict("records")
     assert (row["status"], row["verdict"]) == ("same_as", "as centralized")
     assert row["value"] == 0.75
+
+
+def test_no_noise_is_an_infinite_epsilon_also_from_disk(report: Report, tmp_path: Path) -> None:
+    """JSON has no word for it, and table rows of stored runs are numbers."""
+    endless = replace(report, target=replace(report.target, epsilon=math.inf))
+    endless.save(tmp_path)
+    again = Report.load(tmp_path / "report.json")
+    assert again.target.epsilon == math.inf
+    assert rows_of([again])["epsilon"].to_pylist()[0] == math.inf

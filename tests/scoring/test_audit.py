@@ -94,7 +94,7 @@ def test_one_side_is_open_everywhere(tmp_path: Path) -> None:
     report.save(tmp_path)
     again = Report.load(tmp_path / "report.json")
     assert again.scores == report.scores and again.scores[0].high == math.inf
-    assert f"epsilon at least {score.value:.3f}" in str(report)
+    assert f"epsilon at least {score.value:.3f}, power {score.power:.2f}" in str(report)
     assert "inf" not in str(report)
     assert score.against_blind() == "better than guessing"
     frame = report.table()

@@ -108,7 +108,7 @@
     const seat = at("seat", row) || (at("seats", row) > 1 ? `${at("seats", row)} seats` : "");
     const bound = at("goal", row) === "audit";
     const value = cell("value", metric ? (bound ? "at least " : "") + text(at("value", row), 3) : "–");
-    if (metric && bound) value.append(element("br"), element("small", {}, name));
+    if (metric && bound) value.append(element("br"), element("small", {}, number(at("power", row)) ? `${name}, power ${fixed(at("power", row), 2)}` : name));
     else if (metric) value.append(` [${text(at("low", row), 3)}, ${text(at("high", row), 3)}]`, element("br"), element("small", {}, name));
     const beaten = at("against_blind", row);
     if (metric && /^(no better|worse)/.test(beaten ?? "")) value.append(element("br"), element("small", { class: "beaten" }, beaten));
