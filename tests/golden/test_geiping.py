@@ -59,8 +59,8 @@ def test_one_image_of_an_untrained_lenet(root: str) -> None:
         seconds=time.perf_counter() - start,
         remark="replica: 4,800 steps from noise, weight of the prior 1e-4, one start (their code's "
         f"defaults); ours: attack=idlg_prior; standard deviation over images "
-        f"{float(replica.std()):.2f} dB (theirs 3.33); missed where outside 17 to 19: the weight of the prior "
-        "in the paper's table is not known to us, other weights, restarts and rates were not tried",
+        f"{float(replica.std()):.2f} dB (theirs 3.33); missed where outside 17 to 19: the weight of the "
+        "prior in the paper's table is not known to us, other weights, restarts and rates were not tried",
     )
     assert float(ours.mean()) >= 17.0
     assert float(ours.mean()) >= float(replica.mean())
