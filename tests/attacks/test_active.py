@@ -221,6 +221,7 @@ def _messages(rows: Tensor, kind: str, sender: str, receiver: str) -> Message:
     return Message(0, "train", sender, receiver, kind, "linear0", units, payload, rows)
 
 
+@pytest.mark.slow
 def test_a_hijacker_answers_the_rows_that_it_saw_and_no_others() -> None:
     actor, rng = _hijacker(), torch.Generator().manual_seed(1)
     seen = _messages(torch.tensor([0, 2]), "activation", "device-1", "device-0")

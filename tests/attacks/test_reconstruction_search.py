@@ -133,6 +133,7 @@ def _rng() -> torch.Generator:
 MEAN = _psnr(AUXILIARY.x.mean(dim=0).expand_as(PRIVATE.x), PRIVATE.x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NETS)
 def test_one_network_decodes_steps_of_other_weights(kind: str) -> None:
     view = _view(kind)

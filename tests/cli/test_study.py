@@ -132,6 +132,7 @@ def test_a_failed_run_shows_its_traceback_only_when_asked(
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_words_write_another_table(tmp_path: Path, rows) -> None:
     rows(_not_applicable)
     for words in (WORDS, [*WORDS, "workers=2"], [*WORDS, "victims=7"], ["-m", "seed=1,2", "x"]):

@@ -84,6 +84,7 @@ def test_the_generator_alone_decides():
     assert [len(share) for share in one] != [len(share) for share in other]
 
 
+@pytest.mark.slow
 def test_ten_thousand_owners_of_few_records():
     shares = people().share(10_000, rng(), None, 0.5)
     assert len(shares) == 10_000 and sum(map(len, shares)) == 300

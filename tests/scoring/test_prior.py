@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from privbench.contract import Samples
@@ -42,6 +43,7 @@ def test_labels_count_as_known():
     assert auc(scores, bits.numpy()) > 0.95
 
 
+@pytest.mark.slow
 def test_large_pools_are_sampled_evenly():
     rng = torch.Generator().manual_seed(0)
     bits = torch.arange(2400) % 4 == 0

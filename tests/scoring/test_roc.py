@@ -15,6 +15,7 @@ def result(seat: str, gap: float, n: int = 120, seed: int = 0) -> SeatResult:
     return SeatResult(seat, (), (Measured("auc", np.arange(n), scores, bits),))
 
 
+@pytest.mark.slow
 def test_each_point_is_the_rate_that_the_table_would_print():
     seen = result("one", 1.0, 2400)
     (curve,) = curves([seen], 0)

@@ -49,6 +49,7 @@ def _summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in told.items() if not name.startswith("_")}
 
 
+@pytest.mark.slow
 def test_an_offline_run_read_back_holds_the_scores_to_the_last_digit(
     mirror: Mirror, read_back: Reader
 ) -> None:

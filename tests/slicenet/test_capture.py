@@ -120,6 +120,7 @@ def test_a_reservoir_is_a_uniform_draw_of_whole_steps(told, tmp_path):
     same(read, [m for m in sent(told) if m.step in found.steps])
 
 
+@pytest.mark.slow
 def test_each_step_is_as_likely_in_the_reservoir(told, tmp_path):
     topology = replace(told.trained.topology, steps=10, steps_per_epoch=1)
     hits = torch.zeros(10)

@@ -59,6 +59,7 @@ def central(told):
     return train(told.trained.recipe, told.population.train, told.rng).weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tiling, labels",
     [

@@ -223,6 +223,7 @@ def test_it_learns_what_plain_modules_learn_that_average_as_it_says(every, batch
     assert furthest(told.trained.net.weights, last[0]) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["torch.optim.SGD", "torch.optim.Adam"])
 @pytest.mark.parametrize("every", [1, 4])
 def test_weights_and_bytes_do_not_depend_on_who_listens(optimizer, every):

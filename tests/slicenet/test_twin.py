@@ -105,6 +105,7 @@ def any_small_mlp(widths, devices, tiling, granularity):
     agree(told)
 
 
+@pytest.mark.slow
 @settings(EASY, max_examples=4)
 @ANY
 def test_any_small_mlp_on_any_crowd(widths, devices, tiling, granularity):

@@ -56,6 +56,7 @@ def test_the_figures_of_a_study_in_the_pages_order(study: list[Report]) -> None:
     assert drawings([Report(Names(), status="failed")]) == ()
 
 
+@pytest.mark.slow
 def test_no_kind_of_figure_runs_away(host: Report) -> None:
     made = drawings([host] * 20)
     names = [each.name for each in made]
