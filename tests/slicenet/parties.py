@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
+import torch.nn.functional as F
 
 from privbench.contract import Message, Slice, load_name
 from privbench.wire.codec import decode, encode
@@ -87,3 +88,16 @@ class Device(Learner):
 
     def of(self, layer):
         return [block for block in self.blocks if block.layer == layer]
+
+
+def apply(weight, bias, x):
+    """A layer's map from its weight: a convolution if the weight has four axes."""
+    if weight.ndim == 4:
+        return F.conv2d(x, weight, bias, padding=1)
+    return F.linear(x.flatten(1), weight, bias)
+
+
+def finish(weight, value):
+    """What follows a layer that is not the last."""
+    value = F.relu(value)
+    return F.max_pool2d(value, 2) if weight.ndim == 4 else value

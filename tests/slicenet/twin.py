@@ -10,24 +10,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
-from parties import Device, Learner, Mail
+from parties import Device, Learner, Mail, apply, finish
 from twin_loss import turn
 
 from privbench.contract import OWNERS, Message, Slice, Topology
-
-
-def apply(weight, bias, x):
-    """A layer's map from its weight: a convolution if the weight has four axes."""
-    if weight.ndim == 4:
-        return F.conv2d(x, weight, bias, padding=1)
-    return F.linear(x.flatten(1), weight, bias)
-
-
-def finish(weight, value):
-    """What follows a layer that is not the last."""
-    value = F.relu(value)
-    return F.max_pool2d(value, 2) if weight.ndim == 4 else value
 
 
 class Twin:
