@@ -213,11 +213,17 @@ def slim(file: Path) -> Report:
             scores=tuple(_score(score) for score in facts["scores"]),
             seats=tuple(SeatFacts(**seat) for seat in facts["seats"]),
             refusals=tuple(Refusal(**refusal) for refusal in facts["refusals"]),
-            target=Target(**{**facts["target"], "losses": ()}),
+            target=_target(facts["target"]),
             run=Run(**facts["run"]),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as cause:
         raise StorageError(_sentence(file, cause)) from cause
+
+
+def _target(facts: Mapping[str, Any]) -> Target:
+    """The same, without the losses."""
+    numbers = {key: float(x) for key, x in facts.items() if x in ("inf", "nan")}
+    return Target(**{**facts, **numbers, "losses": ()})
 
 
 def _score(facts: Mapping[str, Any]) -> Score:

@@ -15,6 +15,7 @@ import pytest
 from privbench.errors import StorageError
 from privbench.report import report as module
 from privbench.report.columns import COLUMNS
+from privbench.report.index import slim
 from privbench.report.report import Report, SeatFacts, write_whole
 from privbench.report.rows import rows_of
 from privbench.scoring.score import Score
@@ -190,3 +191,4 @@ def test_no_noise_is_an_infinite_epsilon_also_from_disk(report: Report, tmp_path
     again = Report.load(tmp_path / "report.json")
     assert again.target.epsilon == math.inf
     assert rows_of([again])["epsilon"].to_pylist()[0] == math.inf
+    assert slim(tmp_path / "report.json").target.epsilon == math.inf
