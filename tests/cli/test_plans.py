@@ -16,8 +16,9 @@ from privbench.errors import PrivbenchError, UsageError
 from privbench.plan import Plan
 from privbench.report.report import Report
 
-STUDIES = ("compare", "reconstruction")
-ROWS = [(study, row) for study in STUDIES for row in sorted(plugins.listing()[f"row/{study}"])]
+STUDIES = ("compare", "reconstruction", "membership", "audit")
+FOUND = plugins.listing()
+ROWS = [(study, row) for study in STUDIES for row in sorted(FOUND[f"row/{study}"])]
 
 
 def _plan(*words: str) -> Plan:
@@ -41,7 +42,8 @@ def test_every_row_of_a_study_is_a_plan(study: str, row: str) -> None:
     [
         (study, row)
         for study, row in ROWS
-        if row[:3] in {"compare": ("030", "040", "082", "089"), "reconstruction": ("205",)}[study]
+        if row[:3]
+        in {"compare": ("030", "040", "082", "089"), "reconstruction": ("205",)}.get(study, ())
     ],
 )
 def test_rows_with_settings_are_plans(study: str, row: str) -> None:
@@ -50,12 +52,11 @@ def test_rows_with_settings_are_plans(study: str, row: str) -> None:
 
 @pytest.mark.parametrize(("study", "row"), ROWS)
 def test_every_row_names_choices_that_are_there(study: str, row: str) -> None:
-    found = plugins.listing()
-    text = found[f"row/{study}"][row].path.read_text()
+    text = FOUND[f"row/{study}"][row].path.read_text()
     chosen = dict(re.findall(r"- override /(\w+): \[?(\w+)", text))
     assert row[:3].isdigit() and chosen.keys() >= {"regime", "threat", "attack"}
     for group, name in chosen.items():
-        assert name in found[group]
+        assert name in FOUND[group]
     assert chosen["threat"] in row and chosen["attack"] in row
 
 
