@@ -184,8 +184,11 @@ class Fsha(Attack):
     https://arxiv.org/abs/1801.04406) in place of a Wasserstein loss.
 
     The server of split learning stands so, and a host that the stem feeds; there other hosts' honest
-    gradients are added to its own (``scale`` outweighs them). The last steps are decoded best: the
-    decoder is the one of the end (``threat.steps=last:8``).
+    gradients are added to its own (``scale`` outweighs them), so that a single host seldom wins. The last
+    steps are decoded best: the decoder is the one of the end (``threat.steps=last:8``).
+
+    It wants clients whose layers are convolutions. Behind a linear layer nothing ties which input is
+    matched to which, and what comes out is worse than guessing (docs/threat-models.md has figures).
 
     Args:
         rate: of all three networks.
