@@ -34,7 +34,7 @@ def hand_in(
             added = got.payload.to(value)
             totals[name] = totals[name] + added if name in totals else added
     for name, total in totals.items() if changed else ():
-        tensors[name].grad = total
+        tensors[name].grad = total.clone()  # what taps keep must not be scaled with it
 
 
 def tell_sums(

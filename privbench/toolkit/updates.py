@@ -199,7 +199,7 @@ def _own_gradient(view: View, step: int, weights: State) -> dict[str, Tensor]:
     samples = view.own.samples[view.own.rows[:, 0] == step]
     if samples.y is None or not len(samples):
         return {}
-    module = view.topology.net.module()
+    module = view.topology.net.module().to(samples.x)
     module.load_state_dict(dict(weights))
     loss = torch.nn.functional.cross_entropy(module(samples.x), samples.y, reduction="sum")
     names, parameters = zip(*module.named_parameters(), strict=True)

@@ -9,7 +9,7 @@ from device_nets import NETS
 from devices import furthest, named, regime, walked
 from twin import Twin
 
-from privbench.contract import Message
+from privbench.contract import Message, Spec
 from privbench.errors import UsageError
 from privbench.regimes.centralized import Centralized
 from privbench.regimes.split import Split
@@ -91,6 +91,33 @@ def test_everyone_goes_on_with_the_factor_that_was_sent():
     begun = start(told)
     moved = {k: t - begun[k] for k, t in told.trained.net.weights.items()}
     assert max(float(t.abs().max()) for t in moved.values()) < 1e-3
+
+
+class _Doubles:
+    """A defense of stem gradients that remembers what it let go."""
+
+    kinds = ("stem_gradient",)
+
+    def __init__(self):
+        self.sent = []
+
+    def send(self, message: Message, rng: torch.Generator) -> Message:
+        changed = Message(**{**vars(message), "payload": 2 * message.payload})
+        self.sent.append(changed.payload.clone())
+        return changed
+
+
+def test_clipping_leaves_what_was_recorded_alone(monkeypatch):
+    """One owner alone: what it sent is the whole sum, which everyone then scales."""
+    monkeypatch.setattr("privbench.regimes.slicenet.spec_of", lambda defense: Spec("none"))
+    defense = _Doubles()
+    told = trained(
+        regime(1, epochs=1, clip=CLIP), mlp(16, 12, 8, 4), (1, 4, 4), defenses=(defense,)
+    )
+    kept = [m.payload for m in told.tap.cut() if m.kind == "stem_gradient"]
+    assert len(kept) == len(defense.sent) > 0
+    for one, other in zip(kept, defense.sent, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_what_cannot_clip_says_so():
