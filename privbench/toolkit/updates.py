@@ -140,7 +140,9 @@ def _others(view: View, step: int, told: list[Message], weights: State) -> Obser
     mine = _own_gradient(view, step, weights)
     gradient = {message.layer: message.payload * len(every) for message in told}
     left = {n: t - mine[n] if n in mine else t for n, t in gradient.items()}
-    return Observed(step, "", rows, {n: t / len(rows) for n, t in left.items()}, weights, True)
+    mean = {name: tensor / len(rows) for name, tensor in left.items()}
+    exact = bool(mine) or len(rows) == len(every)  # else its own part is still in it
+    return Observed(step, "", rows, mean, weights, exact)
 
 
 def _followed(view: View, kind: str) -> list[int]:
