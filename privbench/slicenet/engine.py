@@ -269,9 +269,7 @@ class Simulated:
             back = self._to_hosts(ran, ran.backward(gradient))
             deltas[name] = back.delta
             self._lay_flows_by(name, back)
-            for tensor, value in back.tensors.items():
-                held = ran.stage.tensors[tensor]
-                held.grad = value if held.grad is None else held.grad + value
+            back.add_to(ran.stage)
             for source in back.flows:
                 flows[source].append((ran, back))
         for place in ("tail", "stem"):

@@ -105,6 +105,15 @@ class Back:
     flows: Mapping[str, Tensor]
     tensors: Mapping[str, Tensor]
 
+    def add_to(self, stage: Stage) -> None:
+        """Add what it found to what others did: stages, and parts of a step, may share a tensor.
+
+        A tensor of two names within the stage stands under both with its whole gradient, and counts once.
+        """
+        known = ((stage.tensors[name], value) for name, value in self.tensors.items())
+        for tensor, value in {id(tensor): (tensor, value) for tensor, value in known}.values():
+            tensor.grad = value if tensor.grad is None else tensor.grad + value
+
 
 def forward(stage: Stage, values: Mapping[str, Tensor], noise: Noise | None = None) -> Pass:
     """Run a stage on detached values that ask for gradients."""

@@ -53,6 +53,7 @@ def _joined(messages):
     ("net", "tiling", "labels", "epochs"),
     [
         ("mlp", "output", "tail", 1),
+        ("tied", "output", "tail", 1),
         pytest.param("mlp", "grid", "shared", 1, marks=pytest.mark.slow),
         pytest.param("residual", "input", "logits", 1, marks=pytest.mark.slow),
         pytest.param("mlp", "grid", "tail", 4, marks=pytest.mark.slow),
