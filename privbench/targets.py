@@ -102,7 +102,8 @@ def _acting(plan: Plan, opened: Opened) -> Acting | None:
         seat = active_seat(plan, topology, opened)
         recipe = plan.regime.recipe(plan.model, len(people.train))
         recipe = replace(recipe, net=without_weights(recipe.net))
-        public = Public(auxiliary=people.auxiliary, recipe=recipe, trainer=plan.regime.trainer)
+        known = opened.candidates, people.auxiliary
+        public = Public(*known, recipe=recipe, trainer=plan.regime.trainer)
         return Stand(seat, topology, granted(seat, public, plan.attack), plan.device)
 
     return Acting(actor, stand)

@@ -69,7 +69,7 @@ ACTIVE_PLACES = (
         *("++regime.optimizer=torch.optim.Adam", "++regime.optimizer_args={betas: [0.5, 0.999]}"),
         "threat=split_server_active",
     ),
-    ("regime=slicenet", "threat=host_active", "crowd.devices=4"),
+    ("regime=slicenet", "threat=host_active", "++threat.steps=all", "crowd.devices=4"),
     ("regime=slicenet", "threat=owner_active", "crowd.devices=4"),
 )
 """The same for attacks that act while the model is trained: each trains a target of its own."""

@@ -11,7 +11,8 @@ from privbench.threats.insider import Server, SplitServer
 
 @dataclass(frozen=True, kw_only=True)
 class HostActive(Host):
-    """A host of a crowd that may change the gradients and partial sums that it sends."""
+    """A host of a crowd that may change what it sends: gradients, partial sums, activations of its layers
+    and, where it owns samples, of its stem."""
 
     name: ClassVar[str] = "host_active"
     tampers: ClassVar[bool] = True

@@ -140,6 +140,11 @@ class Prefixes:
             state[name] = found
         return Prefix(self._topology.layer(layer), self._module(layer), state)
 
+    def asked(self, layer: str) -> tuple[str, ...]:
+        """Names of the tensors on the way to ``layer``, counters of batches aside."""
+        state = self._module(layer).state_dict()
+        return tuple(name for name, tensor in state.items() if tensor.is_floating_point())
+
     def _nearest(self, name: str, step: int, like: Tensor) -> Tensor | None:
         steps = sorted(self._held.get(name, {}))
         after = bisect_right(steps, step)

@@ -101,4 +101,7 @@ def _put(whole: Tensor, message: Message, part: Message) -> None:
     """Write a part back into the whole layer that the simulated crowd carries once, for all receivers."""
     places = {unit: place for place, unit in enumerate(message.units or range(whole.shape[1]))}
     columns = torch.tensor([places[unit] for unit in part.units or places], device=whole.device)
-    whole[part.rows.to(whole.device)[:, None], columns] = part.payload
+    rows = torch.searchsorted(message.rows, part.rows).to(
+        whole.device
+    )  # a micro-batch has some alone
+    whole[rows[:, None], columns] = part.payload

@@ -37,6 +37,7 @@ COSTLY = (
     "quantile_regression",
     "boundary",
     "gradient_alignment",
+    "probe_match",
     "pcat",
     "query_free",
     "sdar",
