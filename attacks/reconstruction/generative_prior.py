@@ -13,20 +13,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from privbench.contract import (
-    Attack,
     Fit,
     Fitted,
     Guess,
     Knowledge,
-    ReconstructionGuess,
     View,
     child_rng,
     counted,
 )
 from privbench.errors import NotApplicable
 from privbench.toolkit.decoders import decoder, drawn, encoder
-from privbench.toolkit.inverting import Job, Setting, inverted, matcher_of, starts_of
+from privbench.toolkit.inverting import Job, Setting, matcher_of, starts_of
 from privbench.toolkit.matching import Adam, cosine
+from privbench.toolkit.searching import GradientSearch
 
 BATCH = 64
 
@@ -86,7 +85,7 @@ class VariationalDecoder(Fit):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerativePrior(Attack):
+class GenerativePrior(GradientSearch):
     """Matches the direction of a gradient by inputs that a trained decoder draws.
 
     J. Jeon, J. Kim, K. Lee, S. Oh, J. Ok: Gradient Inversion with Generative Image Prior, NeurIPS 2021,
@@ -110,16 +109,7 @@ class GenerativePrior(Attack):
         privbench regime=fedavg_one_sample threat=server attack=generative_prior victims=8
     """
 
-    goal: ClassVar[str] = "reconstruction"
-    needs: ClassVar[tuple[str, ...]] = ("model_weights|stale_weights|initial_weights", "auxiliary")
-    reads: ClassVar[tuple[str, ...]] = (
-        "update",
-        "stem_gradient",
-        "global_weights",
-        "stem_weights",
-        "tail_gradient",
-        "tail_weights",
-    )
+    needs: ClassVar[tuple[str, ...]] = (*GradientSearch.needs, "auxiliary")
     source: ClassVar[str] = (
         "J. Jeon, J. Kim, K. Lee, S. Oh, J. Ok, Gradient Inversion with Generative Image Prior, 2021, "
         "https://arxiv.org/abs/2110.14962"
@@ -142,24 +132,17 @@ class GenerativePrior(Attack):
         """The decoder."""
         return (VariationalDecoder(latent=self.latent, width=self.width, steps=self.train_steps),)
 
-    def run(self, view: View, rng: torch.Generator) -> ReconstructionGuess:
-        """Images for the rows of each update that holds a victim, one group an update.
-
-        Raises:
-            NotApplicable: the seat lacks weights of the network, or the shape of inputs.
-        """
-        (guess,) = inverted([view], [rng], self._setting, self._descend)
-        return guess
-
     def run_all(self, views: Sequence[View], rng: torch.Generator) -> list[Guess]:
         """Seat by seat: each may have a decoder of its own."""
         return [self.run(view, child_rng(rng, view.seat.name)) for view in views]
 
     @property
-    def _setting(self) -> Setting:
+    def setting(self) -> Setting:
+        """From the mean auxiliary input on."""
         return Setting(images=self.images, noise=0.0)
 
-    def _descend(self, view: View, jobs: Sequence[Job]) -> Float[Tensor, "jobs n ..."]:
+    def descend(self, view: View, jobs: Sequence[Job]) -> Float[Tensor, "jobs n ..."]:
+        """Adam over latent numbers, then over values."""
         matcher = matcher_of(view, jobs, cosine)
         start, labels = starts_of(jobs, view.device)
         shape, soft = tuple(start.shape[2:]), jobs[0].labels is None

@@ -11,16 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from privbench.contract import Attack, Guess, ReconstructionGuess, View, child_rng, counted
-from privbench.toolkit.inverting import Job, Setting, inverted, matcher_of, starts_of
+from privbench.contract import View, counted
+from privbench.toolkit.inverting import Job, Setting, matcher_of, starts_of
 from privbench.toolkit.matching import Adam, cosine, relative
 from privbench.toolkit.priors import is_image, variation_slope
+from privbench.toolkit.searching import GradientSearch
 
 WARM = 0.1  # share of the steps in which the rate rises; then it falls as a cosine
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradInversion(Attack):
+class GradInversion(GradientSearch):
     """Matches gradients by squared differences, from several seeds that are drawn to their mean.
 
     H. Yin, A. Mallya, A. Vahdat, J. M. Alvarez, J. Kautz, P. Molchanov: See through Gradients: Image Batch
@@ -47,16 +48,6 @@ class GradInversion(Attack):
         privbench regime=fedavg threat=server attack=grad_inversion victims=8
     """
 
-    goal: ClassVar[str] = "reconstruction"
-    needs: ClassVar[tuple[str, ...]] = ("model_weights|stale_weights|initial_weights",)
-    reads: ClassVar[tuple[str, ...]] = (
-        "update",
-        "stem_gradient",
-        "global_weights",
-        "stem_weights",
-        "tail_gradient",
-        "tail_weights",
-    )
     source: ClassVar[str] = (
         "H. Yin, A. Mallya, A. Vahdat, J. M. Alvarez, J. Kautz, P. Molchanov, See through Gradients: Image "
         "Batch Recovery via GradInversion, 2021, https://arxiv.org/abs/2104.07586"
@@ -73,25 +64,13 @@ class GradInversion(Attack):
     noise: float = 0.1
     images: int = 64
 
-    def run(self, view: View, rng: torch.Generator) -> ReconstructionGuess:
-        """Images for the rows of each update that holds a victim, one group an update.
-
-        Raises:
-            NotApplicable: the seat lacks weights of the network, or the shape of inputs.
-        """
-        (guess,) = inverted([view], [rng], self._setting, self._descend)
-        return guess
-
-    def run_all(self, views: Sequence[View], rng: torch.Generator) -> list[Guess]:
-        """Updates of equal size are inverted together, whoever saw them."""
-        rngs = [child_rng(rng, view.seat.name) for view in views]
-        return list(inverted(views, rngs, self._setting, self._descend))
-
     @property
-    def _setting(self) -> Setting:
+    def setting(self) -> Setting:
+        """From the mean auxiliary input on; what tells seeds apart is added later."""
         return Setting(images=self.images, noise=self.noise)
 
-    def _descend(self, view: View, jobs: Sequence[Job]) -> Float[Tensor, "jobs n ..."]:
+    def descend(self, view: View, jobs: Sequence[Job]) -> Float[Tensor, "jobs n ..."]:
+        """Adam, all seeds at once; of each update's seeds the one that matched best."""
         copies = [job for job in jobs for _ in range(self.seeds)]
         matcher = matcher_of(view, copies, relative if jobs[0].known.mean else cosine)
         x, labels = starts_of(copies, view.device)

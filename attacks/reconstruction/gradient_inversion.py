@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privbench.contract import Attack, Guess, ReconstructionGuess, View, child_rng, counted
-from privbench.toolkit.inverting import Job, Setting, inverted, matcher_of, starts_of
+from privbench.contract import View, counted
+from privbench.toolkit.inverting import Job, Setting, matcher_of, starts_of
 from privbench.toolkit.matching import Adam, cosine
 from privbench.toolkit.priors import is_image, variation_slope
+from privbench.toolkit.searching import GradientSearch
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientInversion(Attack):
+class GradientInversion(GradientSearch):
     """Matches the direction of a gradient, with a smoothness prior and signed Adam.
 
     J. Geiping, H. Bauermeister, H. Dröge, M. Moeller: Inverting Gradients - How easy is it to break
@@ -43,16 +43,6 @@ class GradientInversion(Attack):
         privbench regime=fedavg_one_sample threat=server attack=gradient_inversion victims=8
     """
 
-    goal: ClassVar[str] = "reconstruction"
-    needs: ClassVar[tuple[str, ...]] = ("model_weights|stale_weights|initial_weights",)
-    reads: ClassVar[tuple[str, ...]] = (
-        "update",
-        "stem_gradient",
-        "global_weights",
-        "stem_weights",
-        "tail_gradient",
-        "tail_weights",
-    )
     source: ClassVar[str] = (
         "J. Geiping, H. Bauermeister, H. Dröge, M. Moeller, Inverting Gradients - How easy is it to "
         "break privacy in federated learning?, 2020, https://arxiv.org/abs/2003.14053"
@@ -65,25 +55,12 @@ class GradientInversion(Attack):
     noise: float = 0.02
     images: int = 64
 
-    def run(self, view: View, rng: torch.Generator) -> ReconstructionGuess:
-        """Images for the rows of each update that holds a victim, one group an update.
-
-        Raises:
-            NotApplicable: the seat lacks weights of the network, or the shape of inputs.
-        """
-        (guess,) = inverted([view], [rng], self._setting, self._descend)
-        return guess
-
-    def run_all(self, views: Sequence[View], rng: torch.Generator) -> list[Guess]:
-        """Updates of equal size are inverted together, whoever saw them."""
-        rngs = [child_rng(rng, view.seat.name) for view in views]
-        return list(inverted(views, rngs, self._setting, self._descend))
-
     @property
-    def _setting(self) -> Setting:
+    def setting(self) -> Setting:
+        """From the mean auxiliary input on."""
         return Setting(images=self.images, noise=self.noise)
 
-    def _descend(self, view: View, jobs: Sequence[Job]) -> Float[Tensor, "jobs n ..."]:
+    def descend(self, view: View, jobs: Sequence[Job]) -> Float[Tensor, "jobs n ..."]:
         """Adam on the signs of slopes; jobs do not touch each other."""
         matcher = matcher_of(view, jobs, cosine)
         x, labels = starts_of(jobs, view.device)

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from privbench.contract import Attack, Guess, ReconstructionGuess, View, child_rng
-from privbench.toolkit.inverting import Setting, inverted
+from privbench.contract import View
+from privbench.toolkit.inverting import Job, Setting
+from privbench.toolkit.searching import GradientSearch
 from privbench.toolkit.second_order import equalled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Idlg(Attack):
+class Idlg(GradientSearch):
     """Reads the label off the sign of the last layer's gradient, then makes two gradients equal.
 
     B. Zhao, K. R. Mopuri, H. Bilen: iDLG: Improved Deep Leakage from Gradients, 2020,
@@ -38,16 +40,6 @@ class Idlg(Attack):
         privbench regime=fedavg_one_sample threat=server attack=idlg victims=8
     """
 
-    goal: ClassVar[str] = "reconstruction"
-    needs: ClassVar[tuple[str, ...]] = ("model_weights|stale_weights|initial_weights",)
-    reads: ClassVar[tuple[str, ...]] = (
-        "update",
-        "stem_gradient",
-        "global_weights",
-        "stem_weights",
-        "tail_gradient",
-        "tail_weights",
-    )
     source: ClassVar[str] = (
         "B. Zhao, K. R. Mopuri, H. Bilen, iDLG: Improved Deep Leakage from Gradients, 2020, "
         "https://arxiv.org/abs/2001.02610"
@@ -61,21 +53,11 @@ class Idlg(Attack):
     centred: bool = False
     images: int = 16  # beyond it labels and order are anyone's guess
 
-    def run(self, view: View, rng: torch.Generator) -> ReconstructionGuess:
-        """Images for the rows of each update that holds a victim, one group an update.
+    @property
+    def setting(self) -> Setting:
+        """Labels are read off."""
+        return Setting(images=self.images, noise=self.noise, centred=self.centred, read=True)
 
-        Raises:
-            NotApplicable: the seat lacks weights of the network, or the shape of inputs.
-        """
-        (guess,) = self._inverted([view], [rng])
-        return guess
-
-    def run_all(self, views: Sequence[View], rng: torch.Generator) -> list[Guess]:
-        """Updates of equal size are inverted together, whoever saw them."""
-        return list(self._inverted(views, [child_rng(rng, view.seat.name) for view in views]))
-
-    def _inverted(
-        self, views: Sequence[View], rngs: Sequence[torch.Generator]
-    ) -> list[ReconstructionGuess]:
-        setting = Setting(images=self.images, noise=self.noise, centred=self.centred, read=True)
-        return inverted(views, rngs, setting, equalled(self.steps, self.memory, self.smooth))
+    def descend(self, view: View, jobs: Sequence[Job]) -> Float[Tensor, "jobs n ..."]:
+        """L-BFGS."""
+        return equalled(self.steps, self.memory, self.smooth)(view, jobs)
