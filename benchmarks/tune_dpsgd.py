@@ -1,18 +1,21 @@
-"""Search for DP-SGD's settings at epsilon 3 on the digits, on auxiliary records alone.
+"""Search for DP-SGD's settings on auxiliary records alone.
 
-    python benchmarks/tune_dpsgd.py            # prints the table, writes benchmarks/tune_dpsgd.csv
+    python benchmarks/tune_dpsgd.py                      # digits, epsilon 1, 3 and 8; writes tune_dpsgd.csv
+    python benchmarks/tune_dpsgd.py data=adult data.root=FOLDER data.records=2400 model.widths=[108,64,32,2]
+    python benchmarks/tune_dpsgd.py --epsilon 3 ...      # what is printed is also appended to the table
 
-The 400 auxiliary records of ``data.split=thirds`` are public, so they may be searched on without
-spending privacy. They are cut into 4 folds; a setting trains on three (300 records) and is measured
-on the fourth. At the same sampling rate and number of steps the noise multiplier is the one that
-600 private records need; but the noise in an averaged gradient is that multiplier times clip over the
-expected batch, so on 300 records it would be twice as strong. The multiplier is therefore scaled by
-300 / 600: what is tried has the signal-to-noise ratio of the deployment. The score is the mean
-accuracy over folds and seeds; members and non-members are never looked at.
+The auxiliary records of ``data.split=thirds`` are public, so they may be searched on without spending
+privacy. They are cut into 4 folds; a setting trains on three and is measured on the fourth, with two
+seeds each, all eight models side by side. At the same sampling rate and number of steps the noise
+multiplier is the one that the private records need; but the noise in an averaged gradient is that
+multiplier times clip over the expected batch, so on fewer records it would be stronger. The multiplier
+is therefore scaled by their share: what is tried has the signal-to-noise ratio of the deployment. The
+score is the mean accuracy over folds and seeds; members and non-members are never looked at.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import itertools
 import statistics
@@ -26,21 +29,23 @@ from pathlib import Path
 import torch
 
 from defenses.dpsgd import DpSgd
-from privbench.contract import Federation, Net, Recipe, Samples, Spec, load_name, spec_of
-from privbench.data.digits import Digits
+from privbench.compose.launch import one
+from privbench.compose.words import understood
+from privbench.contract import Federation, Net, Recipe, Samples, Spec, spec_of
 from privbench.data.splits import open_population
+from privbench.errors import TrainingError
 from privbench.regimes.training import accuracy
+from privbench.toolkit.stacked import Stacked, train_stacked
 
-MEMBERS = 600  # private records of the deployment
 CLIENTS = 12
 FOLDS = 4
-SEEDS = 1
-NET = Net(Spec("privbench.models.mlp.Mlp", {"widths": [64, 128, 64, 32, 10]}))
+SEEDS = 2
+TABLE = Path(__file__).with_suffix(".csv")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of the search; ``batch`` and ``noise`` are those of the deployment."""
+    """One point of the search; ``rate`` is that of the deployment."""
 
     regime: str
     rate: float  # expected share of the (client's) records in a batch
@@ -53,7 +58,9 @@ class Setting:
 class Outcome:
     """A row of the table."""
 
+    data: str
     regime: str
+    target: float  # epsilon that was asked for
     batch: int
     steps: int
     lr: float
@@ -64,26 +71,37 @@ class Outcome:
     deviation: float
 
 
-def settings() -> Iterator[Setting]:
+def settings(regime: str) -> Iterator[Setting]:
     """The grid; while every gradient is clipped, lr and clip matter by their product alone."""
-    for rate, steps, lr in itertools.product((0.25, 0.5), (100, 200, 300), (0.25, 0.5, 1.0)):
-        yield Setting("dpsgd", rate, steps, lr, 1.0)
-    for steps, lr in itertools.product((100, 200), (0.0625, 0.125)):
-        yield Setting("dpsgd", 0.25, steps, lr, 4.0)
-    yield Setting("dpsgd", 1.0, 200, 0.5, 1.0)  # full batches: four times the work of a quarter
-    for steps, lr in itertools.product((10, 20, 40, 80), (0.25, 0.5, 1.0, 2.0)):
-        yield Setting("fedavg_dpsgd", 1.0, steps, lr, 1.0)
+    if regime == "dpsgd":
+        for steps, product in itertools.product((25, 50, 100, 200), (0.5, 1.0, 2.0)):
+            for rate, clip in ((0.25, 1.0), (0.25, 4.0), (0.5, 1.0)):
+                yield Setting(regime, rate, steps, product / clip, clip)
+    else:
+        for steps, lr in itertools.product((5, 10, 20, 40, 80), (0.25, 0.5, 1.0, 2.0)):
+            yield Setting(regime, 1.0, steps, lr, 1.0)
 
 
-def outcome(setting: Setting, auxiliary: Samples, resolved: DpSgd) -> Outcome:
+def outcome(
+    setting: Setting, data: str, net: Net, auxiliary: Samples, target: float, resolved: DpSgd
+) -> Outcome:
     """Mean accuracy of one setting over folds and seeds."""
     folds = torch.arange(len(auxiliary)).tensor_split(FOLDS)
-    found = []
-    for fold, seed in itertools.product(range(FOLDS), range(SEEDS)):
-        rest = torch.cat([part for number, part in enumerate(folds) if number != fold])
-        found.append(_trained(setting, auxiliary[rest], auxiliary[folds[fold]], resolved, seed))
+    member = torch.ones(FOLDS * SEEDS, len(auxiliary), dtype=torch.bool)
+    for model in range(len(member)):
+        member[model, folds[model % FOLDS]] = False
+    try:
+        models = _trained(setting, net, auxiliary, member, resolved)
+        found = [
+            accuracy(Net(net.spec, models.of(model)).module(), auxiliary[~member[model]])
+            for model in range(len(member))
+        ]
+    except TrainingError:  # the steps were too large for these records
+        found = [0.0, 0.0]
     return Outcome(
+        data=data,
         regime=setting.regime,
+        target=target,
         batch=resolved.batch or 0,
         steps=setting.steps,
         lr=setting.lr,
@@ -95,20 +113,21 @@ def outcome(setting: Setting, auxiliary: Samples, resolved: DpSgd) -> Outcome:
     )
 
 
-def _trained(setting: Setting, train: Samples, test: Samples, resolved: DpSgd, seed: int) -> float:
-    """Accuracy of one model that is trained at the deployment's signal-to-noise ratio."""
+def _trained(
+    setting: Setting, net: Net, auxiliary: Samples, member: torch.Tensor, resolved: DpSgd
+) -> Stacked:
+    """A model for each row of ``member``, at the deployment's signal-to-noise ratio."""
     federated = setting.regime == "fedavg_dpsgd"
-    records = len(train) // CLIENTS if federated else len(train)
-    batch = round(setting.rate * records)
+    records = int(member[0].sum()) // (CLIENTS if federated else 1)
+    batch = max(1, round(setting.rate * records))
     scaled = DpSgd(
         clip=setting.clip,
         noise=(resolved.noise or 0.0) * batch / (resolved.batch or 1),
         batch=batch,
         spent=resolved.spent,
     )
-    federation = Federation(CLIENTS, setting.steps, 1) if federated else None
     recipe = Recipe(
-        net=NET,
+        net=net,
         optimizer=Spec("torch.optim.SGD", {"lr": setting.lr}),
         epochs=setting.steps,
         steps=setting.steps,
@@ -116,47 +135,66 @@ def _trained(setting: Setting, train: Samples, test: Samples, resolved: DpSgd, s
         sampling="poisson",
         learning=spec_of(scaled),
         mechanism=scaled.mechanism(),
-        federation=federation,
+        federation=Federation(CLIENTS, setting.steps, 1) if federated else None,
     )
-    where = "fedavg.federated_train" if federated else "training.train"
-    trainer = load_name(f"privbench.regimes.{where}")
-    net = trainer(recipe, train, torch.Generator().manual_seed(seed))
-    return accuracy(net.module(), test)
+    rngs = [torch.Generator().manual_seed(model) for model in range(len(member))]
+    return train_stacked(recipe, auxiliary, member, rngs)
 
 
-def search(seed: int = 0) -> list[Outcome]:
-    """Every setting's outcome, best first within its regime."""
-    auxiliary = open_population(Digits(), seed).population.auxiliary
+def search(words: list[str], epsilons: list[float], regimes: list[str]) -> Iterator[Outcome]:
+    """Every setting's outcome."""
+    plan = one(understood(["regime=centralized", *words])).plan
+    opened = open_population(plan.data, plan.seed)
+    auxiliary, members = opened.population.auxiliary, opened.sizes["members"]
     if auxiliary is None:
-        raise SystemExit("the search needs auxiliary records; use the split 'thirds'")
-    noises: dict[tuple[str, float, int], DpSgd] = {}
-    found = []
-    for setting in settings():
-        key = (setting.regime, setting.rate, setting.steps)
-        records = MEMBERS // CLIENTS if setting.regime == "fedavg_dpsgd" else MEMBERS
-        if key not in noises:
-            batch = round(setting.rate * records)
-            noises[key] = DpSgd(epsilon=3.0).resolved(records, batch, setting.steps)
-        found.append(outcome(setting, auxiliary, noises[key]))
-        print(*asdict(found[-1]).values(), flush=True)
-    return sorted(found, key=lambda row: (row.regime, -row.accuracy))
+        raise SystemExit("the search needs auxiliary records; use data.split=thirds")
+    for regime, target in itertools.product(regimes, epsilons):
+        noises: dict[tuple[float, int], DpSgd] = {}
+        records = members // CLIENTS if regime == "fedavg_dpsgd" else members
+        for setting in settings(regime):
+            key = (setting.rate, setting.steps)
+            if key not in noises:
+                batch = round(setting.rate * records)
+                noises[key] = DpSgd(epsilon=target).resolved(records, batch, setting.steps)
+            data = plan.names.data
+            yield outcome(setting, data, plan.model, auxiliary, target, noises[key])
 
 
 def main() -> None:
-    """Search, print, write the table."""
+    """Search, print, write the table: rows of other data, regimes and epsilons stay."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epsilon", type=float, nargs="+", default=[1.0, 3.0, 8.0])
+    parser.add_argument("--regime", nargs="+", default=["dpsgd"], choices=["dpsgd", "fedavg_dpsgd"])
+    asked, words = parser.parse_known_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    found = search()
-    path = Path(__file__).with_suffix(".csv")
+    found = []
+    for row in search(words, asked.epsilon, asked.regime):
+        found.append({name: str(value) for name, value in asdict(row).items()})
+        print(*found[-1].values(), flush=True)
+    new = {(row["data"], row["regime"], row["target"]) for row in found}
+    rows = [row for row in _table() if (row["data"], row["regime"], row["target"]) not in new]
+    rows = sorted(
+        rows + found,
+        key=lambda row: (row["data"], row["regime"], float(row["target"]), -float(row["accuracy"])),
+    )
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "opacus", "scikit-learn"))
-    with path.open("w", newline="") as file:
+    with TABLE.open("w", newline="") as file:
         file.write(
             f"# python benchmarks/tune_dpsgd.py; Python {sys.version.split()[0]}, {versions}\n"
         )
-        writer = csv.DictWriter(file, list(asdict(found[0])))
+        writer = csv.DictWriter(file, list(Outcome.__annotations__))
         writer.writeheader()
-        writer.writerows(asdict(row) for row in found)
-    print(f"written to {path.name}")
+        writer.writerows(rows)
+    print(f"written to {TABLE.name}")
+
+
+def _table() -> list[dict[str, str]]:
+    """What earlier searches found."""
+    if not TABLE.exists():
+        return []
+    with TABLE.open(newline="") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
 if __name__ == "__main__":

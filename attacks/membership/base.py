@@ -65,4 +65,5 @@ class Base(Attack):
         """
         candidates, fitted = labelled(view, "base"), shadows_of(view, "base")
         said = gathered(view, fitted, candidates, self.queries, self.mode == "online")
-        return MembershipGuess(said.log_p - average_log_p(said.shadow_log_p))
+        scores = said.log_p - average_log_p(said.shadow_log_p)
+        return MembershipGuess(scores, exposure=said.exposure())

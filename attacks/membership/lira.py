@@ -74,10 +74,11 @@ class Lira(Attack):
         seen, shadows = said.confidence, said.shadow_confidence
         if not self._online:
             convention = self.convention or "tail"
-            return MembershipGuess(deviations(seen, shadows, self.variance, convention))
+            scores = deviations(seen, shadows, self.variance, convention)
+            return MembershipGuess(scores, exposure=said.exposure())
         convention = self.convention or "density"
         scores = log_ratio(seen, shadows, said.member, self.variance, convention)
-        return MembershipGuess(scores, threshold=0.0)
+        return MembershipGuess(scores, threshold=0.0, exposure=said.exposure())
 
     @property
     def _online(self) -> bool:

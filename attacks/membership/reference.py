@@ -57,4 +57,5 @@ class Reference(Attack):
         said = gathered(view, fitted, candidates, known=False)
         share = (said.shadow_confidence < said.confidence).double().mean(dim=0)
         apart = deviations(said.confidence, said.shadow_confidence)
-        return MembershipGuess(share + TIE * torch.tanh(apart / 10), threshold=0.9)
+        scores = share + TIE * torch.tanh(apart / 10)
+        return MembershipGuess(scores, threshold=0.9, exposure=said.exposure())

@@ -81,7 +81,8 @@ class Rmia(Attack):
         prior = average_log_p(one.shadow_log_p) if online else outside_log_p(one, self.a)
         ratio = one.log_p - prior
         others = many.log_p - outside_log_p(many, self.a)
-        return MembershipGuess(_share_beaten(ratio, others, math.log(self.gamma)), threshold=0.5)
+        scores = _share_beaten(ratio, others, math.log(self.gamma))
+        return MembershipGuess(scores, threshold=0.5, exposure=one.exposure())
 
 
 def _share_beaten(

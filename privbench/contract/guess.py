@@ -22,10 +22,15 @@ class MembershipGuess:
 
     ``threshold``, where the attack can fix one beforehand (from shadow models), says above which
     score it would answer "member"; balanced accuracy is measured there.
+
+    ``exposure``, where shadow models tell, ranks candidates by how much a model like the target would
+    say of each being in it or not, higher = more; settled before the target is asked, so that the most
+    exposed can be judged by themselves.
     """
 
     scores: Float[Tensor, " candidates"]
     threshold: float | None = None
+    exposure: Float[Tensor, " candidates"] | None = None
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 1:
@@ -33,6 +38,13 @@ class MembershipGuess:
                 f"membership scores have shape (candidates,), got {tuple(self.scores.shape)}"
             )
         _finite("membership scores", self.scores)
+        if self.exposure is not None:
+            if self.exposure.shape != self.scores.shape:
+                raise PluginError(
+                    f"exposure ranks every candidate: expected shape {tuple(self.scores.shape)}, got "
+                    f"{tuple(self.exposure.shape)}"
+                )
+            _finite("exposures", self.exposure)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int64
@@ -33,6 +33,7 @@ class Opened:
         notices: sentences for the report: what was removed, what is suspicious.
         digest: hash of the data's bytes.
         canary: kind of the canaries; empty = none.
+        numbers: which record of the data each candidate is, from 0; of canaries which canary.
     """
 
     population: Population
@@ -42,6 +43,9 @@ class Opened:
     notices: tuple[str, ...]
     digest: str
     canary: str = ""
+    numbers: Int64[Tensor, " candidates"] = field(
+        default_factory=lambda: torch.empty(0, dtype=torch.int64)
+    )
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -87,6 +91,7 @@ def open_population(source: DataSource, seed: int) -> Opened:
         planted = _planted(source, way, held_out, classes, rng)
         train, places = with_canaries(train, planted, rng)
         truth, candidates = Truth(train, places), planted.records
+        numbers = torch.arange(source.canaries)
         held_out = held_out[source.canaries :]
         notices.append(
             f"{source.canaries} {source.canary} canaries were made of non-members; a fair coin each "
@@ -95,10 +100,12 @@ def open_population(source: DataSource, seed: int) -> Opened:
     elif way == "official":
         auxiliary = held_out if auxiliary is None else auxiliary
         truth, candidates = Truth(train), None
+        numbers = torch.empty(0, dtype=torch.int64)
     else:
         mixed = torch.randperm(len(train) + len(held_out), generator=child_rng(rng, "candidates"))
         truth = Truth(train, torch.where(mixed < len(train), mixed, -1))
-        candidates = samples[torch.cat([where[MEMBER], where[NON_MEMBER]])[mixed]]
+        numbers = torch.cat([where[MEMBER], where[NON_MEMBER]])[mixed]
+        candidates = samples[numbers]
     return Opened(
         population=Population(
             train, held_out, auxiliary, classes, truth, told=way in ("official", "given")
@@ -109,6 +116,7 @@ def open_population(source: DataSource, seed: int) -> Opened:
         notices=tuple(notice for notice in notices if notice),
         digest=digest(records),
         canary=source.canary if source.canaries else "",
+        numbers=numbers,
     )
 
 

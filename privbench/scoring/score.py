@@ -119,6 +119,7 @@ class Measured:
         values: one value a record; scores, where ``member`` is given.
         member: membership bits; None = the metric is the mean of ``values``.
         threshold: of balanced accuracy.
+        fpr: of a true positive rate, the false positive rate at which it is taken.
     """
 
     metric: str
@@ -126,6 +127,7 @@ class Measured:
     values: np.ndarray
     member: np.ndarray | None = None
     threshold: float | None = None
+    fpr: float | None = None
 
 
 @dataclass(frozen=True)

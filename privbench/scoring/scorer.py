@@ -34,6 +34,7 @@ from privbench.scoring.membership import score_membership
 from privbench.scoring.prior import membership_from_inputs
 from privbench.scoring.reconstruction import score_reconstruction
 from privbench.scoring.score import SeatResult
+from privbench.scoring.vulnerable import People
 
 Keep = Callable[[Callable[[], Net]], Net]
 
@@ -118,7 +119,9 @@ class Scorer:
                 "has none; type data.split=thirds"
             )
         own = truth.owned(owned)[truth.places.clamp(min=0)] & member
-        result = score_membership(guess, seat, member, own, self._blind_membership, self._rng)
+        result = score_membership(
+            guess, seat, member, own, self._blind_membership, self._rng, self._people
+        )
         if not self.opened.canary:
             return result
         asked = (~own).numpy()
@@ -154,6 +157,14 @@ class Scorer:
         if member is None or candidates is None:
             return np.empty(0)
         return membership_from_inputs(candidates, member, child_rng(self._rng, "blind"))
+
+    @cached_property
+    def _people(self) -> People | None:
+        candidates, public = self.opened.candidates, self.opened.population.auxiliary
+        if candidates is None:
+            return None
+        rng = child_rng(self._rng, "people")
+        return People.of(candidates, public, self.opened.numbers, rng)
 
     @cached_property
     def _prior(self) -> Samples:

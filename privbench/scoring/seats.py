@@ -18,7 +18,7 @@ from privbench.scoring import rates, statistics
 from privbench.scoring.rates import Interval
 from privbench.scoring.score import LOWER_LEAKS, RATES, Measured, Score, SeatResult
 
-__all__ = ["SeatResult", "summarise"]
+__all__ = ["SeatResult", "halves", "selected", "summarise"]
 
 DRAWS = 400  # resamples of each seat; there may be hundreds of seats
 FEWEST = 4  # records below which halves say nothing
@@ -51,7 +51,7 @@ def summarise(results: Sequence[SeatResult], seed: int) -> tuple[Score, ...]:
 def _summary(
     measured: list[Measured], scores: list[Score], rng: np.random.Generator
 ) -> list[Score]:
-    half = _halves(measured, rng)
+    half = halves(measured, rng)
     sign = -1 if measured[0].metric in LOWER_LEAKS else 1
     captures = [score.capture for score in scores if score.capture is not None]
     base = replace(
@@ -63,7 +63,7 @@ def _summary(
     chosen = f"of {len(scores)} seats, selected on one half of the records, estimated on the other"
     found = []
     for name, direction in (("worst", sign), ("best", -sign)):
-        interval, seats = _selected(measured, half, direction, rng)
+        interval, seats = selected(measured, half, direction, rng)
         found.append(_named(base, name, interval, [scores[i] for i in seats], chosen))
     middle = _named(base, "median", _median(measured, rng), scores, f"of {len(scores)} seats")
     return [found[0], middle, found[1]]
@@ -83,7 +83,7 @@ def _named(base: Score, name: str, interval: Interval, of: list[Score], note: st
     )
 
 
-def _halves(measured: list[Measured], rng: np.random.Generator) -> np.ndarray:
+def halves(measured: list[Measured], rng: np.random.Generator) -> np.ndarray:
     """For each record number: True = first half. Members and non-members are halved apart."""
     records = np.concatenate([m.records for m in measured])
     bits = np.concatenate([_bits(m) for m in measured])
@@ -100,15 +100,17 @@ def _bits(measured: Measured) -> np.ndarray:
     return measured.member
 
 
-def _selected(
+def selected(
     measured: list[Measured], half: np.ndarray, direction: int, rng: np.random.Generator
 ) -> tuple[Interval, list[int]]:
     """Select on one half, estimate on the other, swap, average; and which seats were selected.
 
-    The interval is that of the two selected seats' estimates: exact for shares of hits, a bootstrap
-    over records for the rest.
+    Of what else there are many estimates of, classes for one, the same holds.
+
+    The interval is that of the two selected seats' estimates: exact for shares of hits, the mean of both
+    intervals' ends for a rate at a threshold, a bootstrap over records for the rest.
     """
-    estimates, draws, hits, seats, count = [], [], 0.0, [], 0
+    estimates, draws, ends, hits, seats, count = [], [], [], 0.0, [], 0
     for flip in (False, True):
         there = [_value(_part(m, half[m.records] ^ flip)) for m in measured]
         seat = int(np.argmax(np.nan_to_num(direction * np.array(there), nan=-np.inf)))
@@ -118,12 +120,18 @@ def _selected(
         seats.append(seat)
         estimates.append(_value(rest))
         hits, count = hits + float(rest.values.sum()), count + len(rest.records)
-        if rest.metric not in RATES:
+        if rest.fpr is not None and rest.member is not None:
+            ends.append(statistics.tpr_interval(rest.values, rest.member, rest.fpr, rng))
+        elif rest.metric not in RATES:
             draws.append(_draws(rest, rng))
     value = float(np.mean(estimates))
     if measured[0].metric in RATES:
         exact = rates.clopper_pearson(round(hits), count)
         return Interval(value, exact.low, exact.high, count >= FEWEST), seats
+    if ends:
+        sure = all(end.reliable for end in ends)
+        low, high = (float(np.mean([end[place] for end in ends])) for place in (1, 2))
+        return Interval(value, low, high, sure), seats
     low, high = statistics.percentiles(np.mean(draws, axis=0), count)
     low, high = _opened(low, high, [measured[seat] for seat in seats])
     return Interval(value, low, high, count >= statistics.FEW), seats
@@ -185,6 +193,8 @@ def _value(measured: Measured) -> float:
         return float(measured.values.mean()) if len(measured.values) else float("nan")
     if not measured.member.any() or measured.member.all():
         return float("nan")
+    if measured.fpr is not None:
+        return statistics.tpr_at(measured.values, measured.member, measured.fpr)
     if measured.threshold is None:
         return statistics.auc(measured.values, measured.member)
     right = (measured.values > measured.threshold) == measured.member

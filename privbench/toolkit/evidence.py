@@ -35,6 +35,19 @@ class Evidence:
     shadow_log_p: Float[Tensor, "models n"]
     member: Bool[Tensor, "models n"]
 
+    def exposure(self) -> Float[Tensor, " n"]:
+        """How much a record's being trained on moves shadow models' confidence in it, on average.
+
+        Where none was trained on it: how little they expect its label, since what models do not
+        expect they learn by heart. The target is not asked.
+        """
+        inside = self.member.sum(dim=0)
+        outside = (~self.member).sum(dim=0)
+        out = (self.shadow_confidence * ~self.member).sum(dim=0) / outside.clamp(min=1)
+        if not bool(((inside > 0) & (outside > 0)).all()):
+            return -out
+        return (self.shadow_confidence * self.member).sum(dim=0) / inside - out
+
 
 def labelled(view: View, attack: str) -> Samples:
     """The seat's candidates, with labels.

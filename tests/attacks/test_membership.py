@@ -91,6 +91,16 @@ def test_same_view_same_guess_and_nothing_is_changed(world: World, attack: Attac
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_exposure_is_settled_before_the_target_is_asked(world: World, mode: str) -> None:
+    one, other = (run(world, Lira(mode=mode), view) for view in (world.view, world.stranger))
+    assert one.exposure is not None and torch.equal(one.exposure, other.exposure)
+    assert not torch.equal(one.scores, other.scores)
+    most = one.exposure.argsort(descending=True)[: CANDIDATES // 4]
+    among = roc_auc_score(world.member[most], one.scores[most])
+    assert among > roc_auc_score(world.member, one.scores)
+
+
 def test_scores_follow_the_candidates_order(world: World) -> None:
     back = torch.arange(CANDIDATES).flip(0)
     public = replace(world.view.public, candidates=world.view.public.candidates[back])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,17 @@ import pytest
 import torch
 
 from attacks.membership.loss_threshold import LossThreshold
+from defenses.gaussian_noise import GaussianNoise
+from defenses.none import NoDefense
 from privbench import experiment
 from privbench.compose.launch import one
 from privbench.compose.plans import Given
 from privbench.compose.words import Words
-from privbench.contract import Knowledge, Net, Spec, View, child_rng
+from privbench.contract import Fitted, Knowledge, Net, Spec, View, child_rng
 from privbench.data.arrays import arrays
 from privbench.data.splits import Opened, open_population
 from privbench.errors import AttackError, NotApplicable, TrainingError
-from privbench.experiment import carry_out, fitted, oracle_of, run, run_row
+from privbench.experiment import _unadapted, carry_out, fitted, oracle_of, run, run_row
 from privbench.plan import Plan
 from privbench.regimes.centralized import Centralized
 from privbench.scoring import evaluator, scorer
@@ -314,3 +316,15 @@ def test_the_evaluator_is_trained_once_for_all_runs_on_the_same_records(
         report = carry_out(one(Words((*words, f"victims={victims}")), given).plan)
         assert "perceptual" in {score.metric for score in report.scores}
     assert len(made) == 1
+
+
+def test_shadow_models_without_the_targets_message_defense_are_told_of() -> None:
+    shadows, other = (
+        SimpleNamespace(fitted=(Fitted({}, facts),)) for facts in ({"signature": "a"}, {})
+    )
+    noisy, open_ = (
+        SimpleNamespace(defenses=(each,)) for each in (GaussianNoise(std=1.0), NoDefense())
+    )
+    (said,) = _unadapted(noisy, [other, shadows])
+    assert "without GaussianNoise" in said
+    assert _unadapted(noisy, [other]) == _unadapted(open_, [shadows]) == ()

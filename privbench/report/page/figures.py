@@ -21,7 +21,7 @@ from privbench.report.report import Report
 IMAGES = 4
 """Images that a panel shows of a seat."""
 KINDS = (
-    "leakage-map-", "reconstructions-", "roc", "leakage-accuracy", "leakage-bytes", "losses",
+    "leakage-map-", "reconstructions-", "roc", "vulnerable", "leakage-accuracy", "leakage-bytes", "losses",
     "volumes-", "loads-", "costs-", "along-", "slicing-",
 )  # fmt: skip
 

@@ -23,6 +23,7 @@ from privbench.report.plots.reconstructions import reconstructions
 from privbench.report.plots.roc import roc
 from privbench.report.plots.slicing import slicing
 from privbench.report.plots.style import house_style
+from privbench.report.plots.vulnerable import vulnerable
 from privbench.report.report import Report
 
 MAPS, REBUILT, CROWDS = 6, 12, 3
@@ -47,6 +48,7 @@ def drawings(
         drawing
         for make in (
             lambda: roc(usable),
+            lambda: vulnerable(usable),
             lambda: against(usable, "accuracy"),
             lambda: against(usable, "bytes_per_sample"),
             lambda: losses(reports),

@@ -13,6 +13,7 @@ import pytest
 from privbench.errors import UsageError
 from privbench.report.plots import against, reconstructions, roc
 from privbench.report.plots.labels import spread
+from privbench.report.plots.vulnerable import vulnerable
 from privbench.report.report import Report
 from privbench.scoring.score import Pictures, Score
 
@@ -60,6 +61,19 @@ def test_a_roc_without_curves_is_refused(host: Report, lira: Report) -> None:
             roc([report])
     with pytest.raises(UsageError):
         roc([])
+
+
+def test_the_most_vulnerable_stand_beside_all(lira: Report, rate: Callable[..., Score]) -> None:
+    some = (rate("anyone", 0.9, "auc_exposed", 0.5), rate("anyone", math.nan, "auc_outliers", 0.5))
+    scores = tuple(replace(score, goal="membership") for score in (*lira.scores, *some))
+    drawing = vulnerable([lira, replace(lira, scores=scores)])
+    table = drawing.numbers
+    assert table["records"].tolist() == ["all records", "a tenth, most exposed by shadow models"]
+    assert table["auc"].tolist() == [0.6, 0.9]
+    assert "0.900 for a tenth, most exposed by shadow models, 0.600 for all" in drawing.caption
+    for none in ([lira], [replace(lira, scores=scores, status="same_as")], []):
+        with pytest.raises(UsageError, match="vulnerable"):
+            vulnerable(none)
 
 
 def test_points_have_the_reports_numbers(host: Report, lira: Report) -> None:
