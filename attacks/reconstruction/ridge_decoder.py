@@ -12,11 +12,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from privbench.contract import Attack, Guess, ReconstructionGuess, View, child_rng, counted
-from privbench.errors import NotApplicable
+from privbench.toolkit.pairs import ALL, as_sent, input_shape, pair_source, pushed
 from privbench.toolkit.prefix import Prefix, Prefixes
 from privbench.toolkit.priors import expected
 from privbench.toolkit.ridge import Ridge, fit_ridge
-from privbench.toolkit.traffic import Seen, defended, each_known, seen_of_victims, selected
+from privbench.toolkit.traffic import Seen, each_known, seen_of_victims
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class _Decoding:
         self.view, self._rng = view, rng
         like = before._prefixes if before is not None else None
         self._prefixes: Prefixes = Prefixes(view.topology, view.weights, like)
-        shape = _shape(view)
+        shape = input_shape(view)
         self._guess = expected(view.public, shape).repeat(len(view.victims), *(1 for _ in shape))
         self.jobs: list[_Job] = []  # what is left to be done, and may be shared
         parts = seen_of_victims(view)
@@ -120,9 +120,7 @@ class _Decoding:
 
     def as_sent(self, seen: Seen, whole: Tensor, step: int) -> Float[Tensor, "n features"]:
         """What the seat would see of a layer's whole output, after the defenses."""
-        noise = child_rng(self._rng, "pairs", step)
-        sent = defended(self.view.topology, seen.layer, whole, step, noise)
-        return selected(sent, seen.seen.units).flatten(1)
+        return as_sent(self.view, seen, whole, step, child_rng(self._rng, "pairs", step)).flatten(1)
 
     def _by_step(self, seen: Seen) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Steps, with places of victims and what was seen of them."""
@@ -134,47 +132,19 @@ class _Decoding:
 
     def _by_itself(self, seen: Seen) -> None:
         """Decode victims by pairs that no other seat has."""
-        query = self.view.seat.pairs == "query"
-        once = None if query else self._from_own(seen)
+        source = pair_source(self.view, seen, self._prefixes)
+        fitted: dict[int, Ridge] = {}
         for step, victims, features in self._by_step(seen):
-            self.decode(once or self._from_queries(seen, step), victims, features)
-
-    def _from_own(self, seen: Seen) -> Ridge:
-        """Own samples with what was seen of them, at all steps."""
-        view = self.view
-        rows = view.own.rows if view.own is not None else torch.empty(0, 2, dtype=torch.int64)
-        at = seen.find(rows)
-        if view.own is None or int((at >= 0).sum()) < 2:
-            raise NotApplicable(
-                f"'{view.seat.name}' fits its decoder on own samples and saw fewer than two of them "
-                f"cross at layer '{seen.layer.name}'; set threat.steps=all"
-            )
-        return _fit(seen.features(rows), view.own.samples.x[at >= 0], view.device)
-
-    def _from_queries(self, seen: Seen, step: int) -> Ridge:
-        """What an oracle answered at the nearest step."""
-        pairs = [each for each in self.view.pairs if each.layer == seen.layer.name]
-        if not pairs:
-            raise NotApplicable(
-                f"no oracle answered for layer '{seen.layer.name}'; choose a seat with pairs=query"
-            )
-        nearest = min(pairs, key=lambda each: (abs(each.step - step), each.step))
-        sent = self.as_sent(seen, nearest.activation, step)
-        return _fit(sent, nearest.x, self.view.device)
+            key = step if step in source.steps else ALL
+            if key not in fitted:
+                noise = child_rng(self._rng, "pairs", step)
+                pairs = source.draw(key, torch.arange(source.count(key)), noise)
+                fitted[key] = _fit(pairs.seen.flatten(1), pairs.x, self.view.device)
+            self.decode(fitted[key], victims, features)
 
     def _from_prefix(self, seen: Seen) -> list[_Job]:
         """Jobs for auxiliary inputs through the layers before the seat, with the weights of a step."""
-        auxiliary = self.view.public.auxiliary
-        if auxiliary is None or not len(auxiliary):
-            raise NotApplicable(
-                "pairs by prefix weights need auxiliary inputs to push through; choose a split that "
-                "has some (data.split=thirds)"
-            )
-        if seen.kind != "activation":
-            raise NotApplicable(
-                f"'{self.view.seat.name}' sees partial sums of layer '{seen.layer.name}' alone, "
-                "which weights of other hosts entered; prefix pairs tell nothing of these"
-            )
+        pushed(self.view, seen)  # says why where nothing can be
         none = replace(
             seen.seen, rows=seen.seen.rows[:0].clone(), payload=seen.seen.payload[:0].clone()
         )
@@ -224,20 +194,6 @@ def _auxiliary(job: _Job) -> Float[Tensor, "n ..."]:
 
 def _fit(features: Float[Tensor, "n p"], x: Float[Tensor, "n ..."], device: str) -> Ridge:
     return fit_ridge(features.to(device), x.flatten(1).to(device))
-
-
-def _shape(view: View) -> tuple[int, ...]:
-    """Shape of one input, from whatever inputs the seat holds."""
-    held = [view.public.auxiliary.x] if view.public.auxiliary is not None else []
-    held += [view.own.samples.x] if view.own is not None else []
-    held += [pairs.x for pairs in view.pairs]
-    if not held:
-        raise NotApplicable(
-            f"a decoder needs inputs to be fitted on; the pairs of '{view.seat.name}' "
-            f"(pairs={view.seat.pairs}) come without any: a split with auxiliary records gives "
-            "some (data.split=thirds)"
-        )
-    return tuple(held[0].shape[1:])
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:

@@ -109,18 +109,7 @@ class _Queries(PairSource):
 class _Prefixed(PairSource):
     def __init__(self, view: View, seen: Seen, prefixes: Prefixes, steps: tuple[int, ...]) -> None:
         self.steps, self._view, self._part = steps, view, seen
-        auxiliary = view.public.auxiliary
-        if auxiliary is None or not len(auxiliary):
-            raise NotApplicable(
-                "pairs by prefix weights need auxiliary inputs to push through; choose a split that "
-                "has some (data.split=thirds)"
-            )
-        if seen.kind != "activation":
-            raise NotApplicable(
-                f"'{view.seat.name}' sees partial sums of layer '{seen.layer.name}' alone, which "
-                "weights of other hosts entered; prefix pairs tell nothing of these"
-            )
-        self._auxiliary: Samples = auxiliary
+        self._auxiliary = pushed(view, seen)
         self._prefix: dict[int, Prefix] = {
             step: prefixes.at(seen.layer.name, step) for step in steps
         }
@@ -133,6 +122,26 @@ class _Prefixed(PairSource):
         with torch.no_grad():
             whole = self._prefix[step](x.to(self._view.device)).cpu()
         return Drawn(as_sent(self._view, self._part, whole, step, rng), x)
+
+
+def pushed(view: View, seen: Seen) -> Samples:
+    """The auxiliary records that a seat pushes through the layers before it, to see what it would see.
+
+    Raises:
+        NotApplicable: there are none, or what it sees is not of one layer alone.
+    """
+    auxiliary = view.public.auxiliary
+    if auxiliary is None or not len(auxiliary):
+        raise NotApplicable(
+            "pairs by prefix weights need auxiliary inputs to push through; choose a split that has some "
+            "(data.split=thirds)"
+        )
+    if seen.kind != "activation":
+        raise NotApplicable(
+            f"'{view.seat.name}' sees partial sums of layer '{seen.layer.name}' alone, which weights of "
+            "other hosts entered; prefix pairs tell nothing of these"
+        )
+    return auxiliary
 
 
 def as_sent(
