@@ -172,32 +172,32 @@ class Attacked(NamedTuple):
 def attacked(
     plan: Plan, views: tuple[View, ...], seal: Seal, oracle: CountingOracle | None
 ) -> Attacked:
-    """Attack all seats together; where the attack does not apply to one, each by itself.
+    """Attack all seats together; where the attack does not apply to some, those that are left by halves.
 
     Raises:
         NotApplicable: it applies to none.
     """
     spec, seed = spec_of(plan.attack), attack_seed(plan)
-    try:
-        return Attacked(views, seal.attack(spec, views, seed, oracle))
-    except NotApplicable as error:
-        if len(views) == 1:
-            raise
-        first = error
-    able: list[View] = []
-    guesses: list[Guess] = []
-    refused: Counter[tuple[str, str]] = Counter()
-    for view in counted(views):
+    refused: list[tuple[Seat, NotApplicable]] = []
+
+    def together(views: tuple[View, ...]) -> list[tuple[View, Guess]]:
         try:
-            guesses += seal.attack(spec, [view], seed, oracle)
-            able.append(view)
+            return list(zip(views, seal.attack(spec, views, seed, oracle), strict=True))
         except NotApplicable as error:
-            reason = str(error).replace(f"'{view.seat.name}'", "this seat")
-            refused[reason, view.seat.column] += 1
-    if not able:
-        raise first
-    refusals = tuple(Refusal(why, count, column) for (why, column), count in refused.items())
-    return Attacked(tuple(able), guesses, refusals)
+            if len(views) == 1:
+                refused.append((views[0].seat, error))
+                return []
+        half = len(views) // 2
+        return together(views[:half]) + together(views[half:])
+
+    done = together(views)
+    if not done:
+        raise refused[0][1]
+    reasons = Counter(
+        (str(why).replace(f"'{seat.name}'", "this seat"), seat.column) for seat, why in refused
+    )
+    refusals = tuple(Refusal(why, count, column) for (why, column), count in reasons.items())
+    return Attacked(tuple(view for view, _ in done), [guess for _, guess in done], refusals)
 
 
 def cut(plan: Plan, opened: Opened, target: Opening, seats: Sequence[Seat]) -> list[View]:
