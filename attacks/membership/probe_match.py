@@ -30,9 +30,13 @@ ROWS, NUMBERS = "probe_rows", "probe_candidates"
 
 
 class Prober(Actor):
-    """Sends, in place of its own records' stem output, that of one candidate after another."""
+    """Sends, in place of its own records' stem output, that of one candidate after another.
 
-    kinds: ClassVar[tuple[str, ...]] = ("stem_weights", "activation")
+    Nobody is to learn from them: their labels are not its records'. So it answers with gradients of zero,
+    else weights would be pulled about from step to step, and what a record gives with them.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("stem_weights", "activation", "gradient", "tail_gradient")
 
     def open(self, stand: Stand, rng: torch.Generator) -> None:
         """Nothing is sent yet.
@@ -63,10 +67,16 @@ class Prober(Actor):
         self._asked: dict[tuple[int, int], int] = {}
 
     def act(self, message: Message, rng: torch.Generator) -> Message:
-        """The stem's output for the next candidates, one for each own row of the step."""
+        """The stem's output for the next candidates, one for each own row of the step; no gradient."""
         if message.kind == "stem_weights":
             self._stem[message.layer] = message.payload
-        elif message.layer in self._sent and message.sender in self._parties:
+        if message.sender not in self._parties:
+            return message
+        if message.kind == "tail_gradient":
+            return replace(message, payload=torch.zeros_like(message.payload))
+        if message.kind == "gradient":
+            return replace(message, payload=self._silenced(message))
+        if message.kind == "activation" and message.layer in self._sent:
             return replace(message, payload=self._output(message))
         return message
 
@@ -85,6 +95,14 @@ class Prober(Actor):
         with torch.no_grad():
             whole = stem(x)
         return whole if message.units is None else selected(whole, message.units)
+
+
+    def _silenced(self, message: Message) -> Tensor:
+        """A gradient, but for rows of its own."""
+        own = [(message.step, row) in self._asked for row in message.rows.tolist()]
+        kept = message.payload.clone()
+        kept[torch.tensor(own, dtype=torch.bool, device=kept.device)] = 0.0
+        return kept
 
 
 def _crosses(stand: Stand, layer: str, channels: int) -> bool:

@@ -144,6 +144,30 @@ def test_each_own_row_carries_a_candidate_in_turn() -> None:
     assert len(notes[ROWS].unique(dim=0)) == STEPS * OWN
 
 
+def test_nobody_learns_from_a_probe() -> None:
+    prober, rng = Prober(), torch.Generator()
+    prober.open(Stand(SEAT, TOPOLOGY, Public(candidates=Samples(torch.rand(9, 1, 5, 5)))), rng)
+    for name in LAYERS[0].parameters:
+        told = ("coordinator", "b", "stem_weights")
+        weights = NET.initialised(rng).weights or {}
+        prober.act(Message(0, "train", *told, name, None, weights[name]), rng)
+    sent = ("b", "a", "activation")
+    prober.act(
+        Message(0, "train", *sent, "linear0", None, torch.ones(2, 16), torch.tensor([1, 3])), rng
+    )
+    slopes = Message(
+        0, "train", "b", "a", "gradient", "linear1", None, torch.ones(4, 12), torch.arange(4)
+    )
+    assert prober.act(slopes, rng).payload.sum(dim=1).tolist() == [12, 0, 12, 0]
+    assert slopes.payload.all()
+    tail = Message(
+        0, "train", "b", "coordinator", "tail_gradient", "linear3.bias", None, torch.ones(4)
+    )
+    assert not prober.act(tail, rng).payload.any()
+    theirs = replace(tail, sender="a", receiver="b")
+    assert prober.act(theirs, rng) is theirs
+
+
 def test_silent_rows_and_half_precision_do_no_harm() -> None:
     run = trained(
         0.0, lambda sent: torch.where(torch.rand(sent.shape[0], 1) < 0.3, 0.0, sent).half()
