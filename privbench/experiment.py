@@ -47,7 +47,7 @@ from privbench.seal import Seal
 from privbench.seating import seats_of, with_victims
 from privbench.store import Store, check_writable, digest_of_rooms, fingerprint
 from privbench.targets import Opening, target_of, without_weights
-from privbench.views import Facts, owned_by, rows_of, unprotected, views_of
+from privbench.views import Facts, Rows, owned_by, rows_of, unprotected, views_of
 from privbench.wire import codec
 
 PICTURED = 64  # seats whose pictures a report keeps
@@ -378,6 +378,12 @@ def _facts(plan: Plan, opened: Opened, target: Opening) -> Facts:
     auxiliary = opened.population.auxiliary
     recipe = replace(trained.recipe, net=without_weights(trained.recipe.net))
 
+    def victims(rows: Rows, owned: frozenset[int]) -> Rows:
+        asked = rows, owned, plan.victims, plan.seed
+        if plan.attack.goal == "recurrence":
+            return truth.pairs(*asked, target.topology.steps_per_epoch)
+        return truth.victims(*asked)
+
     def pairs(steps: Sequence[int]) -> tuple[Pairs, ...]:
         states = {step: target.transcript.state(step) for step in steps}
         known = {step: state for step, state in states.items() if state}
@@ -386,7 +392,7 @@ def _facts(plan: Plan, opened: Opened, target: Opening) -> Facts:
     return Facts(
         public=Public(opened.candidates, auxiliary, recipe, trained.trainer, trained.net),
         own=truth.samples,
-        victims=lambda rows, owned: truth.victims(rows, owned, plan.victims, plan.seed),
+        victims=victims,
         pairs=pairs,
         notes=target.notes,
         audited=target.audited,

@@ -16,9 +16,10 @@ from privbench.threats.sketches import SKETCHES, carried
 from privbench.threats.ways import Able, instead
 from privbench.views import owned_by
 
-OF_ROWS = ("reconstruction", "label")
+OF_ROWS = ("reconstruction", "label", "recurrence")
 """Goals that are guesses about rows, so that a view without victims leaves nothing to guess."""
 NOBODY = "no victim crossed what it saw, at the steps that it looks at (threat.steps)"
+NO_PAIR = "no victim crossed what it saw in two epochs, at the steps that it looks at; type threat.steps=all"
 NOBODY_ELSE = (
     "every owner of records is inside this threat, so that nobody is left to attack; choose more "
     "devices or clients (crowd.devices, regime.clients), or fewer of them (threat.fraction)"
@@ -115,7 +116,8 @@ def with_victims(
         if not len(view.victims):
             owners = view.topology.owners
             alone = bool(owners) and len(owned_by(view.seat, view.topology)) == len(owners)
-            why = NOBODY_ELSE if alone else NOBODY, view.seat.column
+            nobody = NO_PAIR if attack.goal == "recurrence" else NOBODY
+            why = NOBODY_ELSE if alone else nobody, view.seat.column
             idle[why] = idle.get(why, 0) + 1
     refusals = tuple(Refusal(reason, count, column) for (reason, column), count in idle.items())
     return tuple(view for view in views if len(view.victims)), refusals

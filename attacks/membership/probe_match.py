@@ -96,7 +96,6 @@ class Prober(Actor):
             whole = stem(x)
         return whole if message.units is None else selected(whole, message.units)
 
-
     def _silenced(self, message: Message) -> Tensor:
         """A gradient, but for rows of its own."""
         own = [(message.step, row) in self._asked for row in message.rows.tolist()]

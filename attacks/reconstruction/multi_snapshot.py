@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from privbench.contract import Attack, ReconstructionGuess, View
 from privbench.errors import UsageError
 from privbench.toolkit.descent import Descent, Errors, apart, started
+from privbench.toolkit.linking import linked
 from privbench.toolkit.pairs import input_shape
 from privbench.toolkit.prefix import Prefix, Prefixes
 from privbench.toolkit.priors import expected
@@ -140,52 +140,6 @@ class MultiSnapshot(Attack):
         errors = _together(snapshots, image, count, view.device)
         x = start.expand(count, *start.shape)
         return descent.run(errors, x, start.ndim).cpu()
-
-
-def linked(
-    guesses: Float[Tensor, "n ..."], epochs: Int64[Tensor, " n"], blind: Tensor, ratio: float
-) -> Int64[Tensor, " n"]:
-    """Which rows are one sample: for each, the place of the first row of its set.
-
-    Epoch by epoch, rows are assigned to the sets so far (Hungarian method), each standing for the
-    mean of its guesses. A sample crosses at most once an epoch.
-
-    Args:
-        epochs: of each row.
-        blind: the guess of whoever saw nothing.
-        ratio: a link must be this much nearer than the next row of its epoch, and than ``blind``.
-    """
-    flat = guesses.flatten(1).double()
-    first: list[int] = []
-    sums: list[Tensor] = []
-    members: list[int] = []
-    found = torch.arange(len(flat))
-    for epoch in epochs.unique().tolist():
-        here = (epochs == epoch).nonzero().flatten()
-        free = dict(enumerate(here.tolist()))
-        if first:
-            centres = torch.stack(sums) / torch.tensor(members)[:, None]
-            far = torch.cdist(centres, flat[here])
-            limit = ratio * _nearest(flat[here], blind.flatten().double())
-            for group, place in zip(*linear_sum_assignment(far.numpy()), strict=True):
-                if far[group, place] < limit[place]:
-                    row = free.pop(int(place))
-                    found[row] = first[group]
-                    sums[group] = sums[group] + flat[row]
-                    members[group] += 1
-        for row in free.values():
-            first.append(row)
-            sums.append(flat[row])
-            members.append(1)
-    return found
-
-
-def _nearest(rows: Float[Tensor, "n pixels"], blind: Float[Tensor, " pixels"]) -> Tensor:
-    """How far the nearest other row, or the blind guess, is."""
-    apart = torch.cdist(rows, rows)
-    apart.fill_diagonal_(torch.inf)
-    away = (rows - blind).norm(dim=1)
-    return torch.minimum(apart.min(dim=1).values, away)
 
 
 def _earliest(rows: Rows, view: View, most: int) -> Rows:

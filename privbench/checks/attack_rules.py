@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from privbench.checks.defense_rules import cited
-from privbench.checks.stage import Kind, Workshop, least, swapped
+from privbench.checks.stage import Kind, Workshop, least, repaired, swapped
 from privbench.contract import (
     GUESS_OF_GOAL,
     Attack,
@@ -57,6 +57,8 @@ def answers_every_victim(name: str, attack: Attack, shop: Workshop) -> None:
             )
         if attack.goal == "membership" and isinstance(guess, MembershipGuess):
             _same("scores", len(guess.scores), len(view.public.candidates or ()))
+        if attack.goal == "recurrence" and isinstance(guess, MembershipGuess):
+            _same("scores", len(guess.scores), len(view.victims) // 2)
         if isinstance(guess, ReconstructionGuess):
             _same("shape", tuple(guess.x.shape[1:]), shape)
         if isinstance(guess, InversionGuess):
@@ -163,6 +165,8 @@ def _null_scores(attack: Attack, shop: Workshop, seed: int, draws: int) -> list[
     set_up = shop.stage(attack, seed, Kind.REAL)
     guesses = shop.guesses(attack, seed, Kind.REAL)
     one = replace(set_up, views=set_up.views[:1])
+    if attack.goal == "recurrence":
+        return [one.scores(guesses[:1], repaired(one, draw))[0] for draw in range(draws)]
     return [one.scores(guesses[:1], swapped(set_up.opened, draw))[0] for draw in range(draws)]
 
 

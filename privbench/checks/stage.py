@@ -23,7 +23,7 @@ from privbench.experiment import attack_seed, claim_of, cut, fitted, oracle_of, 
 from privbench.plan import Plan
 from privbench.scoring.score import Score
 from privbench.seal import Seal
-from privbench.seating import seats_of
+from privbench.seating import seats_of, with_victims
 from privbench.store import Store
 from privbench.targets import Opening, target_of
 
@@ -50,6 +50,7 @@ PLACES = (
     ("regime=slicenet", "threat=host", "crowd.devices=4"),
     ("regime=fedavg_one_sample", "regime.rounds=12", "threat=server"),
     ("regime=slicenet", "threat=host", "++threat.steps=first:1", "crowd.devices=4"),
+    ("regime=slicenet", "threat=host", "++threat.steps=all", "crowd.devices=4"),
     (
         "regime=dpsgd_audited",
         "++regime.epochs=10",
@@ -162,10 +163,11 @@ class Workshop:
                 continue
             plan = replace(place.plan, attack=quick)
             seats, refusals = seats_of(plan, place.target.topology, place.opened)
-            if seats:
-                views = cut(plan, place.opened, place.target, seats)
+            views, idle = with_victims(quick, cut(plan, place.opened, place.target, seats))
+            if views:
                 return Stage(plan, place.opened, place.target, _fitted(plan, views))
-            refused += [f"{_named(words)}: {refusal.reason}" for refusal in refusals]
+            every = (*refusals, *idle)
+            refused += [f"{_named(words)}: {refusal.reason}" for refusal in every]
         raise PluginError(f"{type(attack).__name__} has a seat nowhere; {'; '.join(refused)}")
 
     def _place(self, words: tuple[str, ...], seed: int, kind: Kind, attack: Attack) -> _Place:
@@ -211,6 +213,22 @@ def swapped(opened: Opened, draw: int) -> Opened:
         coins = torch.rand(truth.observed.coins.shape, generator=rng) < 0.5
         other.observed = truth.observed._replace(coins=coins)
     return replace(opened, truth=other)
+
+
+def repaired(stage: Stage, draw: int) -> Opened:
+    """The same rows, and other pairs of them that are one sample: half of the first seat's, drawn anew."""
+    truth, rng = stage.opened.truth, child_rng(torch.Generator().manual_seed(draw), "pairs")
+    other = Truth(truth.train, truth.places)
+    other.take(truth)
+    pairs = stage.views[0].victims.reshape(-1, 2, 2)
+    same = torch.randperm(len(pairs), generator=rng) < len(pairs) // 2
+    for (first, second), alike in zip(pairs, same.tolist(), strict=True):
+        step, row = second.tolist()
+        batch = other.batch(step).clone()
+        mine = int(other.sample_of(first[None]))
+        batch[row] = mine if alike else (mine + 1) % len(truth.train)
+        other.note(step, batch)
+    return replace(stage.opened, truth=other)
 
 
 def least(draws: int, coverage: float = 0.95, level: float = 0.001) -> int:

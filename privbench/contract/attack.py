@@ -20,7 +20,10 @@ from privbench.contract.threat import GRANTS, Budget
 from privbench.contract.view import Fitted, Own, Public, View, Weights
 from privbench.errors import PluginError
 
-GOALS = ("membership", "reconstruction", "inversion", "label", "attribute", "property", "audit")
+GOALS = (
+    *("membership", "recurrence", "reconstruction", "inversion", "label"),
+    *("attribute", "property", "audit"),
+)
 
 
 AS_RELEASED = ("api", "iterates")

@@ -123,9 +123,11 @@ Guess = MembershipGuess | ReconstructionGuess | InversionGuess | LabelGuess
 
 GUESS_OF_GOAL: dict[str, type] = {
     "membership": MembershipGuess,
+    "recurrence": MembershipGuess,
     "reconstruction": ReconstructionGuess,
     "inversion": InversionGuess,
     "label": LabelGuess,
     "audit": MembershipGuess,
 }
-"""The guess that each goal asks for; in an audit of every step one score an observation."""
+"""The guess that each goal asks for; in an audit of every step one score an observation, in recurrence one
+a pair of rows (victims 2i and 2i + 1), higher = more likely one sample."""

@@ -96,7 +96,8 @@ class View:
     """All that one seat knows. Decoded from bytes: nothing in it is shared with the harness.
 
     Args:
-        victims: the rows to attack, ``(n, 2)`` of (step, index); handles, not samples.
+        victims: the rows to attack, ``(n, 2)`` of (step, index); handles, not samples. Where recurrence is
+            asked, pair after pair: the rows 2i and 2i + 1 are of two epochs.
         messages: what it saw, in order of sending.
         weights: parameters it held at the steps it saw.
         own: its own samples, None where it has none.

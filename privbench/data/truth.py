@@ -138,13 +138,54 @@ class Truth:
         if not len(rows):
             return rows.reshape(0, 2)
         rows = torch.unique(rows, dim=0)  # sorted by step, then index
-        samples = self.sample_of(rows)
-        last = torch.full((len(self.train),), -1, dtype=torch.int64)
-        last.scatter_reduce_(0, samples, torch.arange(len(rows)), "amax")
-        last[self.owned(owned)] = -1
+        last = self._last(rows, owned)
         rng = child_rng(torch.Generator().manual_seed(seed), "victims")
         chosen = last[torch.randperm(len(self.train), generator=rng)]
         return rows[chosen[chosen >= 0][:count].sort().values]
+
+    def pairs(
+        self, rows: Rows, owned: frozenset[int], count: int, seed: int, steps_per_epoch: int
+    ) -> Rows:
+        """Pairs of rows of two epochs, about half of them of one sample: rows 2i and 2i + 1.
+
+        A coin, fixed by the seed, says for each sample that was seen twice whether the row before its
+        last is paired with its last or with another's. Others' are drawn from the same two epochs, so
+        that steps tell nothing.
+
+        Args:
+            rows, owned, count, seed: see ``victims``; ``count`` pairs.
+        """
+        if not len(rows):
+            return rows.reshape(0, 2)
+        rows = torch.unique(rows, dim=0)
+        last = self._last(rows, owned)
+        kept = torch.ones(len(rows), dtype=torch.bool)
+        kept[last[last >= 0]] = False
+        before = self._last(rows, owned, kept)
+        rng = child_rng(torch.Generator().manual_seed(seed), "pairs")
+        order = torch.randperm(len(self.train), generator=rng)
+        same = torch.rand(len(self.train), generator=rng)[order] < 0.5
+        twice = before[order] >= 0
+        first, second, same = before[order][twice], last[order][twice], same[twice]
+        first, second, same = first[:count], second[:count], same[:count]
+        epochs = torch.stack([rows[first, 0], rows[second, 0]], dim=1) // steps_per_epoch
+        keep = epochs[:, 0] < epochs[:, 1]
+        for group in epochs.unique(dim=0):
+            here = ((epochs == group).all(dim=1) & ~same).nonzero().flatten()
+            second[here] = second[here.roll(1)]
+            keep[here] &= len(here) > 1
+        return rows[torch.stack([first[keep], second[keep]], dim=1).flatten()]
+
+    def _last(
+        self, rows: Rows, owned: frozenset[int], kept: Bool[Tensor, " n"] | None = None
+    ) -> Int64[Tensor, " train"]:
+        """For each record the place of the last of these sorted rows that held it; -1 = none did."""
+        places = torch.arange(len(rows))
+        places = places if kept is None else places.where(kept, torch.tensor(-1))
+        last = torch.full((len(self.train),), -1, dtype=torch.int64)
+        last.scatter_reduce_(0, self.sample_of(rows), places, "amax")
+        last[self.owned(owned)] = -1
+        return last
 
     def take(self, other: Truth) -> None:
         """Take over the batches and owners of another truth, and what gradient canaries saw."""

@@ -12,6 +12,7 @@ COLUMNS = (
 
 HEADLINE = {
     "membership": "auc",
+    "recurrence": "auc",
     "reconstruction": "identification",
     "inversion": "evaluator_top1",
     "label": "label_accuracy",

@@ -27,6 +27,7 @@ class Compared:
         blind: scores of a classifier that knows inputs alone (NaN where it gave none).
         rng: of resamples.
         group: which records these are, in the name of every metric; empty = all.
+        goal: what was guessed.
     """
 
     seat: str
@@ -36,6 +37,7 @@ class Compared:
     blind: np.ndarray
     rng: torch.Generator
     group: str = ""
+    goal: str = "membership"
 
     def part(self, chosen: np.ndarray, group: str) -> Compared:
         """Those of these records, as a group of their own."""
@@ -79,7 +81,7 @@ class Compared:
         """With the better of a coin and the blind classifier as its blind value."""
         better = np.isfinite(without) and without > chance
         return Score(
-            "membership",
+            self.goal,
             f"{metric}_{self.group}" if self.group else metric,
             self.seat,
             *interval[:3],

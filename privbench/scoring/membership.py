@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from privbench.contract import MembershipGuess
@@ -58,3 +58,32 @@ def score_membership(
     if people is not None:
         found += most_vulnerable(compared, people, guess.exposure)
     return SeatResult(seat, tuple(found), tuple(measured))
+
+
+def score_recurrence(
+    guess: MembershipGuess,
+    seat: str,
+    first: Int64[Tensor, " pairs"],
+    second: Int64[Tensor, " pairs"],
+    rng: torch.Generator,
+) -> SeatResult:
+    """Compare scores of pairs with whether each is of one sample; a coin is the blind guess.
+
+    Args:
+        first, second: numbers of the samples behind each pair.
+
+    Returns:
+        as ``score_membership``, of the goal ``recurrence``.
+
+    Raises:
+        PluginError: not one score a pair.
+    """
+    if len(guess.scores) != len(first):
+        raise PluginError(
+            f"expected one score for each of the {len(first)} pairs of victims, got {len(guess.scores)}"
+        )
+    scores, bits = guess.scores.double().cpu().numpy(), (first == second).numpy()
+    nothing = np.full(len(bits), np.nan)
+    compared = Compared(seat, first.numpy(), scores, bits, nothing, rng, goal="recurrence")
+    found = (compared.auc(), *(compared.tpr(rate) for rate in FALSE_POSITIVES))
+    return SeatResult(seat, found, (Measured("auc", first.numpy(), scores, bits),))

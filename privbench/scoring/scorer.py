@@ -30,7 +30,7 @@ from privbench.scoring.bench import Bench
 from privbench.scoring.evaluator import perceives, perceptual, train_evaluator
 from privbench.scoring.inversion import score_inversion
 from privbench.scoring.label import score_label
-from privbench.scoring.membership import score_membership
+from privbench.scoring.membership import score_membership, score_recurrence
 from privbench.scoring.prior import membership_from_inputs
 from privbench.scoring.reconstruction import score_reconstruction
 from privbench.scoring.score import SeatResult
@@ -76,7 +76,7 @@ class Scorer:
 
         Args:
             owned: numbers of the seat's own places among the owners; its records do not count.
-            victims: rows that the attack was asked for (reconstruction, labels).
+            victims: rows that the attack was asked for (reconstruction, labels, recurrence).
             seen: rows that the seat saw in traffic.
 
         Raises:
@@ -87,6 +87,9 @@ class Scorer:
         victims = seen if victims is None else victims
         if isinstance(guess, MembershipGuess) and goal == "membership":
             result = self._membership(guess, seat, owned)
+        elif isinstance(guess, MembershipGuess) and goal == "recurrence":
+            samples = self.opened.truth.sample_of(victims)
+            result = score_recurrence(guess, seat, samples[0::2], samples[1::2], self._rng)
         elif isinstance(guess, MembershipGuess) and goal == "audit":
             result = self._audit(guess, seat)
         elif isinstance(guess, ReconstructionGuess) and goal == "reconstruction":

@@ -12,7 +12,7 @@ from torch import Tensor
 from attacks.reconstruction.activation_inversion import ActivationInversion
 from attacks.reconstruction.gradient_to_input import GradientToInput
 from attacks.reconstruction.inverse_network import InverseNetwork
-from attacks.reconstruction.multi_snapshot import MultiSnapshot, linked
+from attacks.reconstruction.multi_snapshot import MultiSnapshot
 from privbench.contract import (
     Attack,
     Layer,
@@ -197,18 +197,6 @@ def test_rows_of_several_epochs_inverted_together_beat_one_alone() -> None:
     truth = _truth(view)
     assert abs(_psnr(apart.x, truth) - _psnr(one.x, truth)) < 0.5
     assert _psnr(together.x, truth) > _psnr(one.x, truth) + 3
-
-
-def test_links_are_found_and_strangers_are_left_alone() -> None:
-    noise = torch.Generator().manual_seed(3)
-    sets = torch.cat([torch.arange(16), torch.arange(16).flip(0)[:10], torch.arange(16, 20)])
-    x = DIGITS.x[sets]
-    guesses = x + 0.05 * torch.randn(x.shape, generator=noise)
-    epochs = torch.tensor([0] * 16 + [1] * 14)
-    blind = AUXILIARY.x.mean(dim=0)
-    found = linked(guesses, epochs, blind, 0.8)
-    assert torch.equal(sets[found], sets)
-    assert torch.equal(linked(guesses, epochs, blind, 0.0), torch.arange(30))
 
 
 def test_one_epoch_alone_is_inverted_row_by_row() -> None:

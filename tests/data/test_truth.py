@@ -84,3 +84,24 @@ def test_population_tells_the_truth(truth):
     assert all(bool((fresh.owners[share] == k).all()) for k, share in enumerate(shares))
     with pytest.raises(PluginError, match="expected 0 to 19"):
         people.note(1, torch.tensor([20]))
+
+
+def test_pairs_are_of_two_epochs_and_half_of_them_of_one_sample(truth):
+    found = truth.pairs(every_row(), frozenset({1}), 99, 0, steps_per_epoch=4).reshape(-1, 2, 2)
+    assert (found[:, 0, 0] < 4).all() and (found[:, 1, 0] >= 4).all()
+    first, second = truth.sample_of(found[:, 0]), truth.sample_of(found[:, 1])
+    assert first.unique().tolist() == list(range(10))  # the other owner's
+    assert 2 <= int((first == second).sum()) <= 8
+    assert len(second.unique()) == 10
+    again = truth.pairs(every_row(), frozenset(), 99, 0, steps_per_epoch=4).reshape(-1, 2, 2)
+    coins = {
+        int(truth.sample_of(pair[:1])): len(truth.sample_of(pair).unique()) == 1 for pair in again
+    }
+    for pair, same in zip(found, first == second, strict=True):
+        assert coins[int(truth.sample_of(pair[:1]))] == bool(same)  # the same coins for every seat
+
+
+def test_no_pair_within_one_epoch(truth):
+    early = every_row()[every_row()[:, 0] < 4]
+    assert truth.pairs(early, frozenset(), 99, 0, steps_per_epoch=4).shape == (0, 2)
+    assert truth.pairs(early[:0], frozenset(), 99, 0, steps_per_epoch=4).shape == (0, 2)

@@ -8,7 +8,7 @@ from privbench.contract import MembershipGuess
 from privbench.data.arrays import arrays, members
 from privbench.data.splits import open_population
 from privbench.errors import NotApplicable, PluginError
-from privbench.scoring.membership import score_membership
+from privbench.scoring.membership import score_membership, score_recurrence
 from privbench.scoring.scorer import Scorer
 
 
@@ -106,3 +106,21 @@ def test_same_seed_same_score(opened):
     guess = MembershipGuess(coin, 0.5)
     one, two = (Scorer(opened, 4).score("membership", "a", guess).scores for _ in range(2))
     assert one == two
+
+
+def test_pairs_are_scored_by_whether_they_are_one_sample():
+    first = torch.arange(40)
+    second = torch.where(first % 2 == 0, first, first.roll(1))
+    rng = torch.Generator().manual_seed(0)
+    found = score_recurrence(MembershipGuess((first == second).float()), "host", first, second, rng)
+    auc = found.scores[0]
+    assert (auc.goal, auc.value, auc.n, auc.n_negative, auc.blind) == (
+        "recurrence",
+        1.0,
+        20,
+        20,
+        0.5,
+    )
+    assert auc.verdict() == "leaks"
+    with pytest.raises(PluginError, match="40 pairs"):
+        score_recurrence(MembershipGuess(torch.zeros(80)), "host", first, second, rng)

@@ -29,7 +29,10 @@ RANK = {
     "too weak to tell": -3,
 }
 """Verdicts, the most telling highest."""
-STAKES = ("reconstruction", "attribute", "property", "label", "membership", "audit", "inversion")
+STAKES = (
+    *("reconstruction", "attribute", "property", "label", "membership"),
+    *("recurrence", "audit", "inversion"),
+)
 """Goals, the one that hurts people most first."""
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from privbench.report.page.words import SHARES, capital, listed, of_hundred, seats, share, who
 
+OF_PAIRS = ("membership", "recurrence")
+"""Goals whose headline is the share of pairs, one of each kind, that are told apart; half is guessing."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -57,7 +60,7 @@ def sentence(finding: Finding, thing: str) -> str:
 
 def gain(finding: Finding, seen: Seen) -> float:
     """How far between guessing and knowing all."""
-    return 2 * abs(seen.value - 0.5) if finding.goal == "membership" else seen.value
+    return 2 * abs(seen.value - 0.5) if finding.goal in OF_PAIRS else seen.value
 
 
 def tier(value: float) -> int:
@@ -147,6 +150,9 @@ def _deed(finding: Finding, seen: Seen, thing: str) -> str:
             ]
             how = next(word for least, word in often if seen.value >= least)
             return f"can tell, {how}, whose record was trained on"
+        case "recurrence":
+            word = "nearly always" if seen.value >= 0.95 else "more often than by guessing"
+            return f"can tell, {word}, the same private {thing} again in another epoch"
         case "label":
             word = share(seen.value)
             return f"can tell the label of {word} private {thing}" + (
@@ -164,11 +170,11 @@ def _proof(finding: Finding, seen: Seen) -> str:
         return "no number"
     if finding.goal == "inversion":
         few = seen.n
-    elif finding.goal not in ("reconstruction", "membership", "label"):
+    elif finding.goal not in ("reconstruction", "label", *OF_PAIRS):
         return f"{finding.metric.replace('_', ' ')} {value:.3g}; guessing: {blind:.3g}"
     guess = of_hundred(blind, few) if math.isfinite(blind) else "not known"
     match finding.goal:
-        case "membership":
+        case "membership" | "recurrence":
             return f"right for {of_hundred(value)} pairs; guessing: {guess}"
         case "inversion":
             return f"{of_hundred(value, few)} classes recognised; guessing: {guess}"
