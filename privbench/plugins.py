@@ -133,14 +133,15 @@ def locate(module: str) -> ModuleSpec | None:
 
 
 def _provider(entry: EntryPoint) -> str:
+    """Name of the distribution; each call reads its metadata."""
     return entry.dist.name if entry.dist is not None else entry.name
 
 
 def _choices(entry: EntryPoint) -> Iterable[Choice]:
-    spec = locate(entry.value)
+    spec, provider = locate(entry.value), _provider(entry)
     if spec is None or not spec.submodule_search_locations:
         raise PluginError(
-            f"distribution '{_provider(entry)}' announces the config package '{entry.value}', which "
+            f"distribution '{provider}' announces the config package '{entry.value}', which "
             f"cannot be found; expected a folder with an __init__.py and yaml files; "
             f"{_way_out(entry)}"
         )
@@ -148,7 +149,7 @@ def _choices(entry: EntryPoint) -> Iterable[Choice]:
         root = Path(place)
         for path in sorted(root.rglob("*.yaml")):
             group = path.parent.relative_to(root).as_posix()
-            yield Choice("" if group == "." else group, path.stem, _provider(entry), path)
+            yield Choice("" if group == "." else group, path.stem, provider, path)
 
 
 def _way_out(entry: EntryPoint) -> str:
