@@ -9,6 +9,7 @@ import torch
 
 from privbench.contract import Attack, Fit, MembershipGuess, Net, Samples, View, counted
 from privbench.errors import NotApplicable
+from privbench.toolkit.answers import numbers
 from privbench.toolkit.evidence import auxiliary_of, labelled, shadows_of
 from privbench.toolkit.features import gradient_norms, of_answers
 from privbench.toolkit.logistic import fit_logistic
@@ -54,6 +55,7 @@ class WhiteBox(Attack):
         Raises:
             NotApplicable: no labelled candidates or auxiliary records, or no weights.
             UsageError: shadow models of another recipe.
+            TrainingError: an answer is NaN.
         """
         candidates, auxiliary = labelled(view, "white_box"), auxiliary_of(view, "white_box")
         fitted = shadows_of(view, "white_box")
@@ -75,5 +77,5 @@ def _features(
     """Of each record under one set of weights."""
     module = Net(net.spec, state).module().to(device)
     with torch.no_grad():
-        answers = module(samples.x.to(device)).cpu()
+        answers = numbers(module(samples.x.to(device)).cpu())
     return torch.cat([of_answers(answers, samples), gradient_norms(module, samples, device)], dim=1)

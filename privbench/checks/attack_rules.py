@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from privbench.checks.defense_rules import cited
+from privbench.checks.odd_views import ODD
 from privbench.checks.stage import Kind, Workshop, least, repaired, swapped
 from privbench.contract import (
     GUESS_OF_GOAL,
@@ -23,11 +24,13 @@ from privbench.contract import (
     child_rng,
 )
 from privbench.data.splits import open_population
-from privbench.errors import PluginError
+from privbench.errors import DataError, PluginError, TrainingError, UsageError
 from privbench.experiment import attack_seed
 from privbench.scoring.score import Score
 from privbench.seating import why_not
 from privbench.wire import codec
+
+LEAST = 20  # characters of a reason
 
 
 def cites_its_source(name: str, attack: Attack, shop: Workshop) -> None:
@@ -115,6 +118,29 @@ def is_blind_to_the_truth(name: str, attack: Attack, shop: Workshop) -> None:
         raise PluginError("the guess depends on a truth that the view does not hold")
 
 
+def survives_odd_views(name: str, attack: Attack, shop: Workshop) -> None:
+    """With little in its view, nothing or broken numbers, it answers in finite numbers or says why not."""
+    set_up = shop.stage(attack, 0, Kind.REAL)
+    seed, quick = attack_seed(set_up.plan), set_up.plan.attack
+    for change in ODD:
+        view = change(set_up.views[0])
+        try:
+            guess = quick.run(view, torch.Generator().manual_seed(seed))
+        except (UsageError, DataError, TrainingError) as error:
+            if len(str(error)) < LEAST:
+                raise PluginError(
+                    f"of a view that is {change.__name__} it says '{error}' only"
+                ) from error
+        except Exception as error:
+            raise PluginError(
+                f"a view that is {change.__name__} ({change.__doc__}) broke it: "
+                f"{type(error).__name__}: {error}; expected an answer, or NotApplicable with the reason"
+            ) from error
+        else:
+            if isinstance(guess, MembershipGuess) and view.public.candidates is not None:
+                _same("scores", len(guess.scores), len(view.public.candidates))
+
+
 def is_quiet(name: str, attack: Attack, shop: Workshop, targets: int = 1, draws: int = 20) -> None:
     """On data that hold no information the interval does not exceed the blind value."""
     held = [
@@ -151,6 +177,7 @@ RULES = (
     leaves_things_alone,
     shares_without_mixing,
     is_blind_to_the_truth,
+    survives_odd_views,
     is_quiet,
     is_loud,
 )

@@ -7,9 +7,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from privbench.contract import View
-from privbench.errors import NotApplicable
+from privbench.errors import NotApplicable, TrainingError
 from privbench.toolkit.densities import FLOOR
 
+LARGEST = 1e6  # of a logit: an infinite one stands for certainty, not for NaN
 ROWS = 4096  # inputs in one forward pass: bounds memory, whatever the number of candidates
 
 
@@ -22,12 +23,14 @@ def log_probabilities(view: View, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n
     Raises:
         NotApplicable: the seat has neither, or its oracle answers labels alone.
         AttackError: the budget of queries ends before the inputs do.
+        TrainingError: an answer is NaN.
     """
     if view.public.net is not None:
         module = view.public.net.module().to(view.device)
         with torch.no_grad():
             parts = [module(part.to(view.device)).double() for part in x.split(ROWS)]
-        return torch.cat(parts).log_softmax(-1).clamp(min=FLOOR).cpu()
+        logits = torch.cat(parts).clamp(-LARGEST, LARGEST)
+        return numbers(logits.log_softmax(-1).clamp(min=FLOOR).cpu())
     if view.oracle is None:
         raise NotApplicable(
             "the attack asks the released model, and this seat holds neither its weights nor an "
@@ -39,7 +42,7 @@ def log_probabilities(view: View, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n
             "the attack needs probabilities of every class, the oracle answers labels; choose "
             "threat.answers=probabilities"
         )
-    return answers.double().cpu().log().clamp(min=FLOOR)
+    return numbers(answers.double().cpu().log().clamp(min=FLOOR))
 
 
 def choices(view: View, x: Float[Tensor, "n ..."]) -> Int64[Tensor, " n"]:
@@ -53,3 +56,18 @@ def choices(view: View, x: Float[Tensor, "n ..."]) -> Int64[Tensor, " n"]:
         answers = view.oracle(x)
         return answers.long().cpu() if answers.ndim == 1 else answers.argmax(dim=1).cpu()
     return log_probabilities(view, x).argmax(dim=1)
+
+
+def numbers(answers: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+    """The same answers, if none is NaN.
+
+    Raises:
+        TrainingError: one is.
+    """
+    broken = int(answers.isnan().any(dim=1).sum())
+    if broken:
+        raise TrainingError(
+            f"the model answers NaN to {broken} of {len(answers)} inputs, and nothing can be read from "
+            "that; train it again, for example with a smaller rate (regime.lr=...)"
+        )
+    return answers

@@ -24,6 +24,8 @@ FAULTS = [
     ("global", attack_rules.leaves_things_alone, "global random generator"),
     ("mixes", attack_rules.shares_without_mixing, "run_all and run disagree"),
     ("not repeatable", attack_rules.is_blind_to_the_truth, "the guess depends"),
+    ("not a number", attack_rules.survives_odd_views, "a view that is broken .* broke it: Plugin"),
+    ("mute", attack_rules.survives_odd_views, "of a view that is broken it says 'no' only"),
 ]
 
 

@@ -21,6 +21,7 @@ from privbench.contract import (
     View,
     child_rng,
 )
+from privbench.errors import NotApplicable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,10 @@ class Faulty(Attack):
             known.x[0] = 0.5
         if self.fault == "global":
             scores += torch.rand(len(known))
+        if self.fault == "not a number" and view.public.net is not None:
+            scores += view.public.net.module()(known.x).sum().detach()
+        if self.fault == "mute" and not torch.isfinite(known.x.new_tensor(_first(view))):
+            raise NotApplicable("no")
         if self.fault == "not repeatable":
             scores[0] = int.from_bytes(os.urandom(4), "big") % 997
         return MembershipGuess(scores)
@@ -59,6 +64,12 @@ class Faulty(Attack):
         if self.fault == "mixes":
             return [self.run(view, rng) for view in views]
         return [self.run(view, child_rng(rng, view.seat.name)) for view in views]
+
+
+def _first(view: View) -> float:
+    """A weight of the released model."""
+    weights = view.public.net.weights if view.public.net is not None else None
+    return float(next(iter((weights or {"": torch.zeros(1)}).values())).flatten()[0])
 
 
 @dataclass(frozen=True, kw_only=True)
