@@ -100,6 +100,15 @@ def whole_network(view: View, step: int) -> Mapping[str, Tensor] | None:
     return view.public.net.weights if view.public.net is not None else None
 
 
+def network_at(view: View, step: int) -> Mapping[str, Tensor] | None:
+    """The same, with what the seat holds of that very step in place: stem and tail, where it took part."""
+    whole = whole_network(view, step)
+    if whole is None:
+        return None
+    mine = [each for each in view.weights if each.step == step and each.units is None]
+    return {**whole, **{name: t for each in mine for name, t in each.tensors.items()}}
+
+
 class Slopes:
     """What would flow back through a cut, as a function of the input that can be differentiated again.
 

@@ -38,6 +38,8 @@ COSTLY = (
     "boundary",
     "gradient_alignment",
     "probe_match",
+    "recurrence",
+    "gradient_match",
     "pcat",
     "query_free",
     "sdar",
