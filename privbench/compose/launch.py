@@ -128,7 +128,7 @@ def _here(hydra: Hydra, master: DictConfig) -> None:
             _broken(master, batch[outcome.number], outcome.number, outcome.lost)
         table.ended(outcome.title or titles[outcome.number], outcome.seconds, outcome.number)
 
-    titles = [_title(words, str(master.study)) for words in batch]
+    titles = [_title(words) for words in batch]
     composed(0)  # what is wrong with every row is said once, before any runs
     table = StudyTable(str(master.out), str(master.folder), len(batch))
 
@@ -150,10 +150,10 @@ def folder_of(asked: Words) -> str:
     return f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _title(words: Sequence[str], study: str) -> str:
+def _title(words: Sequence[str]) -> str:
     """What a row is called before it is composed: its name in a study, else its words."""
-    named = f"+row/{study}="
-    return next((w.removeprefix(named) for w in words if w.startswith(named)), " ".join(words))
+    named = (word.partition("=")[2] for word in words if word.startswith("+row/"))
+    return next(named, " ".join(words))
 
 
 def _broken(master: DictConfig, overrides: Sequence[str], number: int, reason: str) -> str:

@@ -26,9 +26,13 @@ GOALS = (
 )
 
 
-AS_RELEASED = ("api", "iterates")
-"""Threats that a guarantee for the released model covers: answers of it, and the steps it came from
-(accountants assume that each is seen)."""
+COVERED = {
+    "released": ("released", "api", "iterates"),
+    "updates": ("released", "api", "server", "server_active", "client", "wire"),
+}
+"""Threats that a guarantee covers, by what it is for. That of a released model: its answers, too, and the
+steps that it came from (accountants assume that each is seen). That of every update of a client: all
+who hear updates or sums of them, and what is made of these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,12 +146,17 @@ def _known(subject: str, word: str, known: Iterable[str], what: str) -> None:
 
 @dataclass(frozen=True)
 class PrivacyCost:
-    """A differential-privacy guarantee and the views it covers (``released``, or ``none``)."""
+    """A differential-privacy guarantee, and what it is for: ``released``, ``updates`` or ``none``."""
 
     epsilon: float
     delta: float
     covers: str = field(default="released")
 
     def holds_for(self, threat: str) -> bool:
-        """Does it cover what such an adversary sees? ``released`` covers whoever asks the model, too."""
-        return threat == self.covers or (self.covers == "released" and threat in AS_RELEASED)
+        """Does it cover what such an adversary sees?"""
+        return covered(self.covers, threat)
+
+
+def covered(covers: str, threat: str) -> bool:
+    """Does a guarantee for that cover what such an adversary sees?"""
+    return threat == covers or threat in COVERED.get(covers, ())

@@ -15,6 +15,7 @@ from privbench.contract import (
     Federation,
     Message,
     Net,
+    PrivacyCost,
     Recipe,
     Samples,
     Topology,
@@ -121,7 +122,7 @@ class FedAvg(Regime):
             topology=topology,
             bytes_per_sample=sum(wire.bytes.values()) / max(1, exchange.visits),
             flops_per_sample=training_flops(net, samples),
-            privacy=privacy_of(recipe),
+            privacy=_covering(privacy_of(recipe)),
             losses=model.losses,
             passes=exchange.visits / len(samples),
         )
@@ -135,6 +136,11 @@ class FedAvg(Regime):
         for name in ("clients", "rounds", "local_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"regime.{name}={getattr(self, name)}; expected at least 1")
+
+
+def _covering(cost: PrivacyCost | None) -> PrivacyCost | None:
+    """A client's guarantee is for all that it sends."""
+    return None if cost is None else replace(cost, covers="updates")
 
 
 class OverWire(Exchange):

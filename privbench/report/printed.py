@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from privbench.contract.attack import AS_RELEASED
+from privbench.contract.attack import covered
 from privbench.report.columns import HEADLINES, SUMMARY
 from privbench.report.report import Report, warnings_of
 
@@ -156,5 +156,5 @@ def _epsilon(row: pd.Series) -> str:
     """The budget, where it covers the view that was attacked."""
     if pd.isna(row["epsilon"]):
         return "–"
-    covered = row["epsilon_covers"] == row["threat"] or row["threat"] in AS_RELEASED
-    return f"{row['epsilon']:.2f}" if covered else "none"
+    holds = covered(str(row["epsilon_covers"]), str(row["threat"]))
+    return f"{row['epsilon']:.2f}" if holds else "none"

@@ -50,6 +50,13 @@ def test_rows_with_settings_are_plans(study: str, row: str) -> None:
     _row_is_a_plan(study, row)
 
 
+def test_the_core_of_a_study_is_made_of_its_rows() -> None:
+    text = FOUND["study"]["membership_core"].path.read_text()
+    rows = re.findall(r"\d{3}-[\w-]+", text)
+    assert len(rows) == len(set(rows)) >= 10
+    assert set(rows) <= set(FOUND["row/membership"])
+
+
 @pytest.mark.parametrize(("study", "row"), ROWS)
 def test_every_row_names_choices_that_are_there(study: str, row: str) -> None:
     text = FOUND[f"row/{study}"][row].path.read_text()

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from defenses.dpsgd import DpSgd
 from privbench.contract import Message, MessageDefense, Net, Seat
 from privbench.data.population import Population
 from privbench.errors import UsageError
@@ -133,3 +134,11 @@ def test_settings_that_train_nothing_are_refused(net: Net, field: str) -> None:
 def test_more_clients_than_records_are_refused(population: Population, net: Net) -> None:
     with pytest.raises(UsageError, match=r"regime.clients"):
         replace(SMALL, clients=200).train(net, population, Wire(), rng(), "cpu")
+
+
+def test_the_guarantee_at_the_clients_covers_who_hears_their_updates(record: Callable) -> None:
+    noised = replace(SMALL, rounds=1, learning=DpSgd(noise=2.0))
+    cost = record(noised)[0].privacy
+    assert cost is not None and cost.covers == "updates"
+    assert all(cost.holds_for(threat) for threat in ("released", "api", "server", "client", "wire"))
+    assert not any(cost.holds_for(threat) for threat in ("host", "trainer", "iterates"))

@@ -79,6 +79,10 @@ def test_only_headline_metrics_are_printed(report: Report, score: Score) -> None
         ("released", "released", "3.00"),
         ("released", "api", "3.00"),  # queries are less than weights
         ("released", "host", "none"),
+        ("released", "server", "none"),
+        ("updates", "server", "3.00"),
+        ("updates", "released", "3.00"),
+        ("updates", "host", "none"),
         ("none", "host", "none"),
     ],
 )

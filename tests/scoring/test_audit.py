@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import privbench
 from privbench.contract import MembershipGuess, Net, Observed, Recipe, Spec
 from privbench.data.digits import Digits
 from privbench.data.splits import open_population
@@ -174,3 +175,14 @@ def test_canaries_left_out_of_training_prove_nothing() -> None:
         for score in score_canaries(-losses.numpy(), coins, "anyone", Claim(), 0.5, rng(seed)):
             above[score.metric] += score.low > 0
     assert max(above.values()) <= 21, above
+
+
+@pytest.mark.slow
+def test_traffic_is_an_audited_output_and_only_a_claim_is_held_against(tmp_path: Path) -> None:
+    words = ("threat=server", "attack=gradient_alignment", "data.canaries=60", "regime.rounds=2")
+    for regime, verdict in (("fedavg", "no claim"), ("fedavg_dpsgd", "too weak to tell")):
+        report = privbench.run(f"regime={regime}", *words, f"out={tmp_path}")
+        audit = [score for score in report.scores if score.goal == "audit"]
+        assert [score.metric for score in audit] == NAMES
+        assert {score.verdict() for score in audit} == {verdict}
+        assert audit[0].claim == (report.target.epsilon if verdict != "no claim" else None)

@@ -94,10 +94,15 @@
   const text = (value, digits, factor = 1) => (number(value) ? fixed(value * factor, digits) : value === null || value === "" ? "–" : String(value));
   const spaced = (value) => String(value ?? "").replaceAll("_", " ");
 
+  const COVERED = {
+    released: ["released", "api", "iterates"],
+    updates: ["released", "api", "server", "server_active", "client", "wire"],
+  };
   function epsilon(row) {
     const value = at("epsilon", row);
     if (!number(value)) return "–";
-    return at("epsilon_covers", row) === at("threat", row) || ["api", "iterates"].includes(at("threat", row)) ? fixed(value, 2) : "none";
+    const covers = at("epsilon_covers", row);
+    return covers === at("threat", row) || COVERED[covers]?.includes(at("threat", row)) ? fixed(value, 2) : "none";
   }
 
   function cells(row) {
