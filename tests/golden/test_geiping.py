@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.golden, pytest.mark.timeout(4 * 3600)]
 
 IMAGES, AUXILIARY = 100, 1000
 MEAN, SPREAD = (0.4915, 0.4823, 0.4468), (0.247, 0.2435, 0.2616)  # by which they scaled inputs
-REPLICA = GradientInversion(steps=4800, rate=0.025, smooth=4e-4, noise=0.25)
+WEIGHT = 1e-2  # of the prior; theirs is not printed: the best of 1e-4 to 1e-1 on images 100 to 111
+REPLICA = GradientInversion(steps=4800, rate=0.025, smooth=4 * WEIGHT, noise=0.25)
 OURS = Idlg(steps=800, memory=50, smooth=1e-5, noise=0.02, centred=True)  # attack=idlg_prior
 
 
@@ -57,10 +58,10 @@ def test_one_image_of_an_untrained_lenet(root: str) -> None:
         high=19.0,
         n=IMAGES,
         seconds=time.perf_counter() - start,
-        remark="replica: 4,800 steps from noise, weight of the prior 1e-4, one start (their code's "
-        f"defaults); ours: attack=idlg_prior; standard deviation over images "
-        f"{float(replica.std()):.2f} dB (theirs 3.33); missed where outside 17 to 19: the weight of the "
-        "prior in the paper's table is not known to us, other weights, restarts and rates were not tried",
+        remark=f"replica: 4,800 steps from noise, one start, weight of the prior {WEIGHT:g}, which theirs "
+        "does not print: on images 100 to 111 the weights 1e-4, 1e-3, 1e-2, 1e-1 give 13.7, 16.1, 18.4, "
+        "16.6 dB (their code's default, 1e-4, on these 100: 14.66); ours: attack=idlg_prior; standard "
+        f"deviation over images {float(replica.std()):.2f} dB (theirs 3.33)",
     )
     assert float(ours.mean()) >= 17.0
     assert float(ours.mean()) >= float(replica.mean())
