@@ -227,7 +227,8 @@ def _learned(plan: Plan, fit: Spec, knowledge: Knowledge, seal: Seal, store: Sto
     given = (fit.target, dict(fit.kwargs), knowledge)
 
     def make(folder: Path) -> None:
-        codec.save(seal.fit(fit, knowledge, seed), folder / "fitted")
+        granted = replace(knowledge, workers=plan.workers)
+        codec.save(seal.fit(fit, granted, seed), folder / "fitted")
 
     code = (digest_of_rooms("toolkit"), source_of(fit.target))
     name = fingerprint(given, seed, plan.threads, str(torch.__version__), *code)

@@ -37,6 +37,7 @@ class Plan:
         encrypted: link taps see sizes and times only.
         device: ``cpu`` or ``cuda`` (resolved).
         seal: ``process`` or ``inline``.
+        workers: processes that may train shadow models side by side; no result depends on it.
         out: where targets, fits and runs lie.
         again: score anew even if a finished report lies there.
         debug: let errors through, with their traceback.
@@ -62,6 +63,7 @@ class Plan:
     threads: int = 1
     device: str = "cpu"
     seal: str = "process"
+    workers: int = 1
     out: Path = Path("runs")
     again: bool = False
     debug: bool = False

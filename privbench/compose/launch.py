@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ from privbench.compose.plans import (
     plan_of,
 )
 from privbench.compose.words import Words
-from privbench.compose.workers import Outcome, Watcher, spread
+from privbench.compose.workers import Outcome, Watcher, granted, spread
 from privbench.errors import NotApplicable, PrivbenchError, UsageError
 from privbench.plan import Plan
 from privbench.report.report import Names, Report
@@ -44,6 +44,7 @@ from privbench.store import check_writable
 PASSING = ("study=", "out=", "again=", "debug=", "workers=", "report.", "sink", "hydra")
 """Words that change no number: launches that differ in these alone share a table."""
 
+MOST_ROWS = 4  # at a time, of themselves: each may need a GiB
 LONGEST = 100  # characters of a folder's name
 
 
@@ -94,7 +95,7 @@ def many(asked: Words) -> Launched:
         outlets = outlets_of(plain_part(master, "report", "sink"))
         check_shared(master)
         check_writable(Path(str(master.out)))
-        if _basic(master):
+        if _basic(master.hydra):
             _here(hydra, master)
         else:
             overrides.append(f"hydra.callbacks.table.jobs={jobs}")
@@ -164,24 +165,20 @@ def _broken(master: DictConfig, overrides: Sequence[str], number: int, reason: s
     return names.row
 
 
-def _basic(master: DictConfig) -> bool:
+def _basic(hydra: Any) -> bool:
     """Neither launcher nor sweeper was chosen."""
     return all(
         str(part._target_).startswith("hydra._internal.core_plugins.basic_")
-        for part in (master.hydra.launcher, master.hydra.sweeper)
+        for part in (hydra.launcher, hydra.sweeper)
     )
 
 
 def _workers(master: DictConfig) -> int:
     """How many rows run at a time."""
-    wanted = master.workers
-    if wanted != "auto" and (type(wanted) is not int or wanted < 1):
-        raise UsageError(f"workers={wanted}; expected auto or a whole number, at least 1")
+    most = granted(master.workers, int(master.threads))
     if master.debug is True or device_of(str(master.device)) == "cuda":
         return 1  # errors go straight up; and one process has the GPU
-    if wanted != "auto":
-        return int(wanted)
-    return max(1, min(4, (os.cpu_count() or 1) // int(master.threads)))
+    return min(MOST_ROWS, most) if master.workers == "auto" else most
 
 
 def job(config: DictConfig) -> str:
@@ -195,7 +192,10 @@ def job(config: DictConfig) -> str:
 
 def _row(config: DictConfig, choices: Mapping[str, Any], words: Sequence[str]) -> Report:
     try:
-        return experiment.run_row(plan_of(config, choices, Given(), words))
+        plan = plan_of(config, choices, Given(), words)
+        # rows share what a run alone would have; how many another launcher runs is not known
+        own = plan.workers // _workers(config) if _basic(HydraConfig.get()) else 1
+        return experiment.run_row(replace(plan, workers=max(1, own)))
     except NotApplicable as error:
         return Report(bare_names(config, choices), "not_applicable", str(error))
     except Exception as error:

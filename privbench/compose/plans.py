@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from privbench.compose.building import build, build_as
 from privbench.compose.plainly import plain_errors
+from privbench.compose.workers import granted
 from privbench.contract import Attack, LearningDefense, MessageDefense, Net, Spec, Threat
 from privbench.data.source import DataSource
 from privbench.errors import UsageError
@@ -76,6 +77,7 @@ def plan_of(
         threads=_whole(plain, "threads", 1),
         device=device_of(str(plain["device"])),
         seal="inline" if given.private else _among(plain, "seal", SEALS),
+        workers=granted(plain["workers"], _whole(plain, "threads", 1)),
         out=Path(str(plain["out"])),
         again=_switch(plain, "again"),
         debug=_switch(plain, "debug"),

@@ -16,7 +16,7 @@ from functools import partial
 from typing import BinaryIO
 
 from privbench.contract import watching
-from privbench.errors import PrivbenchError
+from privbench.errors import PrivbenchError, UsageError
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,21 @@ class _Worker:
             return f"its process was killed by {signal.Signals(os.WTERMSIG(status)).name}"
         code = os.waitstatus_to_exitcode(status)
         return f"its process ended with exit code {code}" if code else ""
+
+
+def granted(wanted: object, threads: int) -> int:
+    """Processes that may compute at a time: ``auto``, one for so many processors as it has threads.
+
+    Raises:
+        UsageError: neither ``auto`` nor a number of at least 1.
+    """
+    if wanted != "auto" and (type(wanted) is not int or wanted < 1):
+        raise UsageError(f"workers={wanted}; expected auto or a whole number, at least 1")
+    if isinstance(wanted, int):
+        return wanted
+    of_ours = hasattr(os, "sched_getaffinity")
+    processors = len(os.sched_getaffinity(0)) if of_ours else os.cpu_count() or 1
+    return max(1, processors // threads)
 
 
 def can_fork() -> bool:

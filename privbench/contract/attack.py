@@ -37,13 +37,17 @@ who hear updates or sums of them, and what is made of these."""
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """What a fit is given: public knowledge, and the seat's weights and own samples if it asks."""
+    """What a fit is given: public knowledge, and the seat's weights and own samples if it asks.
+
+    ``workers``: so many processes of one thread may train side by side; results must not depend on it.
+    """
 
     public: Public
     budget: Budget
     weights: tuple[Weights, ...] = ()
     own: Own | None = None
     device: str = "cpu"
+    workers: int = 1
 
 
 class Fit(ABC):

@@ -83,7 +83,8 @@ class Learner:
         self._steps = 0
         self._masks = Noise(noise.initial_seed())
         self.observed: Callable[[], Observed] | None = None
-        self._drops = recipe.learning is None  # the first step shows whether there is dropout
+        self._drops = recipe.learning is None  # the first step shows whether there is dropout,
+        self._draws: bool | None = None  # and whether anything draws from the global generators
         if recipe.learning is not None:
             defense = cast(LearningDefense, recipe.learning.build())
             there = torch.Generator(samples.x.device).manual_seed(noise.initial_seed())
@@ -98,7 +99,9 @@ class Learner:
         """One optimiser step on the mean loss of these records."""
         batch = self.samples[positions.to(self.samples.x.device)]
         self._masks.step = self._steps
-        with seeded(self._masks.seed + self._steps, batch.x.device):
+        lent = seeded(self._masks.seed + self._steps, batch.x.device)
+        with nullcontext() if self._draws is False else lent:
+            before = torch.get_rng_state() if self._draws is None else None
             self._optimizer.zero_grad()
             with self._masks.at() if self._drops else nullcontext() as masks:
                 self.curve.add(self._backward(self._net, batch, self._loss))
@@ -106,6 +109,9 @@ class Learner:
             if self._clip is not None:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self._clip)
             self._optimizer.step()
+            if before is not None and len(batch.x):  # who draws for no record draws nothing
+                drawn = not torch.equal(before, torch.get_rng_state())
+                self._draws = drawn or batch.x.device.type != "cpu"
         self._steps += 1
 
     def state(self) -> dict[str, Tensor]:

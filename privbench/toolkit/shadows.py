@@ -16,10 +16,10 @@ from privbench.contract import (
     Recipe,
     Samples,
     child_rng,
-    counted,
     load_name,
 )
 from privbench.errors import NotApplicable, UsageError
+from privbench.toolkit.forked import State, side_by_side
 from privbench.toolkit.stacked import Stacked, stackable, train_stacked
 
 PAIRINGS = ("complementary", "independent", "auxiliary")
@@ -49,7 +49,10 @@ class ShadowModels(Fit):
     pairing: str = "complementary"
 
     def fit(self, knowledge: Knowledge, rng: torch.Generator) -> Fitted:
-        """Train the models: together where the recipe allows, else one after another.
+        """Train the models: together where the recipe allows, else each by the target's trainer.
+
+        Those are the two roads that round differently, so the recipe alone decides between them;
+        on the second, as many processes train as the harness grants.
 
         Raises:
             UsageError: unknown pairing, or a number of models that is odd or below 2.
@@ -80,7 +83,9 @@ class ShadowModels(Fit):
         if stackable(recipe, trainer, pool.x.shape[1:]):
             stacked = train_stacked(recipe, pool, member, rngs, knowledge.device)
         else:
-            stacked = _one_by_one(recipe, trainer, pool.to(knowledge.device), member, rngs)
+            there = pool.to(knowledge.device)
+            workers = knowledge.workers if there.x.device.type == "cpu" else 1
+            stacked = _apart(recipe, trainer, there, member, rngs, workers)
         return Fitted(
             {"member": member} | {_PARAM + k: v for k, v in stacked.tensors.items()},
             {
@@ -150,15 +155,20 @@ def check_recipe(fitted: Fitted, recipe: Recipe | None) -> None:
         )
 
 
-def _one_by_one(
+def _apart(
     recipe: Recipe,
     trainer: str,
     pool: Samples,
     member: Bool[Tensor, "models n"],
     rngs: list[torch.Generator],
+    workers: int,
 ) -> Stacked:
     """The road for every recipe that cannot be stacked: the target's own trainer, called again."""
     train = load_name(trainer)
-    nets = [train(recipe, pool[member[i]], rngs[i]) for i in counted(range(len(rngs)))]
-    states = [net.weights or {} for net in nets]
+
+    def state(model: int) -> State:
+        trained: Net = train(recipe, pool[member[model]], rngs[model])
+        return trained.weights or {}
+
+    states = side_by_side(state, len(rngs), workers)
     return Stacked({name: torch.stack([s[name] for s in states]) for name in states[0]})

@@ -12,6 +12,7 @@ import privbench
 from privbench import experiment, plugins
 from privbench.compose.launch import one
 from privbench.compose.words import Words, understood
+from privbench.compose.workers import granted
 from privbench.errors import PrivbenchError, UsageError
 from privbench.plan import Plan
 from privbench.report.report import Report
@@ -136,6 +137,24 @@ def test_members_mean_a_model_trained_elsewhere(planned: list[Plan]) -> None:
     privbench.run(model=trained, members=(x[:20], y[:20]), non_members=(x[20:], y[20:]))
     assert planned[0].regime.name == "given"
     assert torch.equal(planned[0].model.weights["1.weight"], trained[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("words", "workers"), [((), 6), (("threads=4",), 1), (("threads=4", "workers=3"), 3)]
+)
+def test_a_run_may_use_the_processors_that_its_threads_leave(
+    words: tuple[str, ...], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
+    assert _plan(*words).workers == workers
+
+
+def test_the_number_of_processes_is_auto_or_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(10)), raising=False)
+    assert (granted("auto", 1), granted("auto", 3), granted(2, 3)) == (10, 3, 2)
+    for wrong in (0, "many", 1.5):
+        with pytest.raises(UsageError, match="expected auto"):
+            granted(wrong, 1)
 
 
 def test_python_runs_one_plan(planned: list[Plan]) -> None:

@@ -76,6 +76,36 @@ def test_dropout_draws_from_the_seed_alone(
     assert same(first, train(recipe_of(net), digits, rng()))
 
 
+class _Noisy(nn.Linear):
+    """Draws from torch's global generator in each step."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        flat = input.flatten(1)
+        return super().forward(flat + 0.1 * torch.randn(flat.shape))
+
+
+def test_noise_of_a_network_draws_from_the_seed_alone(
+    digits: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nets = SimpleNamespace(noisy=lambda: _Noisy(64, 10))
+    monkeypatch.setitem(sys.modules, "noisy_nets", nets)
+    recipe = recipe_of(Net(Spec("noisy_nets.noisy")), sampling="poisson", batch=8)
+    first = Training(recipe, digits, rng())
+    first.learner.learn(
+        torch.empty(0, dtype=torch.int64)
+    )  # of which nothing is learned about draws
+    second = Training(recipe, digits, rng())
+    second.learner.learn(torch.empty(0, dtype=torch.int64))
+    before = torch.get_rng_state()
+    for _ in first:
+        continue
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(1)
+    for _ in second:
+        continue
+    assert same(first.result(), second.result())
+
+
 def test_steps_stop_earlier_but_never_later(net: Net, digits: Samples) -> None:
     assert Training(recipe_of(net, steps=7), digits, rng()).steps == 7
     assert Training(recipe_of(net, steps=7000), digits, rng()).steps == 20
