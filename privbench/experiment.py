@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
@@ -250,19 +250,19 @@ def scored(
     guesses: Sequence[Guess],
     store: Store | None = None,
     claim: Claim | None = None,
+    scorer: Scorer | None = None,
 ) -> list[SeatResult]:
     """Compare each guess, and the blind one, with the truth; a store keeps the evaluator."""
 
     def kept(make: Callable[[], Net]) -> Net:
         if store is None:
             return make()
-        given = (opened.evaluator, plan.seed, plan.threads, plan.device, str(torch.__version__))
-        name = fingerprint(*given, digest_of_rooms("scoring"))
+        place = (plan.threads, plan.device, str(torch.__version__), digest_of_rooms("scoring"))
+        name = fingerprint(opened.evaluator, plan.seed, *place)
         folder = store.get_or_make("evaluators", name, lambda at: codec.save(make(), at / "net"))
-        net: Net = codec.load(folder / "net")
-        return net
+        return cast(Net, codec.load(folder / "net"))
 
-    scorer = Scorer(opened, plan.seed, plan.device, kept, claim or NOTHING, plan.guesses)
+    scorer = scorer or Scorer(opened, plan.seed, plan.device, kept, claim or NOTHING, plan.guesses)
     return [
         scorer.score(
             plan.attack.goal,

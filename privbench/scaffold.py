@@ -49,6 +49,8 @@ class {kind}(Attack):
             raise NotApplicable("{name} needs labelled candidates and the released weights")
         with torch.no_grad():
             logits = net.module()(candidates.x) / self.temperature
+        if not bool(logits.isfinite().all()):
+            raise NotApplicable("{name} needs finite logits; this model gives others")
         return MembershipGuess(-cross_entropy(logits, candidates.y, reduction="none"))
 '''
 

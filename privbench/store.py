@@ -9,6 +9,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -220,8 +221,11 @@ def digest_of_source(thing: Any) -> str:
     return hashlib.sha256(text).hexdigest()[:16]
 
 
+@cache
 def digest_of_rooms(*rooms: str) -> str:
     """Sixteen hexadecimal digits of the source of some of our rooms (``wire``, ``models``, ...).
+
+    Read once a process, which goes on running what it has imported.
 
     Raises:
         UnknownName: there is no such room.

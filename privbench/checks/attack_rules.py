@@ -194,7 +194,7 @@ def _null_scores(attack: Attack, shop: Workshop, seed: int, draws: int) -> list[
     one = replace(set_up, views=set_up.views[:1])
     if attack.goal == "recurrence":
         return [one.scores(guesses[:1], repaired(one, draw))[0] for draw in range(draws)]
-    return [one.scores(guesses[:1], swapped(set_up.opened, draw))[0] for draw in range(draws)]
+    return [one.judged(guesses[:1], shop.swapped(set_up, draw))[0] for draw in range(draws)]
 
 
 def _beyond(score: Score) -> bool:

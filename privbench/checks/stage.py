@@ -22,6 +22,7 @@ from privbench.errors import NotApplicable, PluginError
 from privbench.experiment import attack_seed, claim_of, cut, fitted, oracle_of, scored
 from privbench.plan import Plan
 from privbench.scoring.score import Score
+from privbench.scoring.scorer import Scorer
 from privbench.seal import Seal
 from privbench.seating import seats_of, with_victims
 from privbench.store import Store
@@ -107,8 +108,16 @@ class Stage:
 
     def scores(self, guesses: Sequence[Guess], opened: Opened | None = None) -> list[Score]:
         """The headline score of each seat, against this truth or another."""
-        claim = claim_of(self.plan, self.target)
-        results = scored(self.plan, opened or self.opened, self.views, guesses, claim=claim)
+        return self.judged(guesses, self.scorer(opened or self.opened))
+
+    def scorer(self, opened: Opened) -> Scorer:
+        """Who holds that truth."""
+        plan, claim = self.plan, claim_of(self.plan, self.target)
+        return Scorer(opened, plan.seed, plan.device, claim=claim, guesses=plan.guesses)
+
+    def judged(self, guesses: Sequence[Guess], scorer: Scorer) -> list[Score]:
+        """The headline score of each seat, of a scorer."""
+        results = scored(self.plan, scorer.opened, self.views, guesses, scorer=scorer)
         return [result.scores[0] for result in results]
 
 
@@ -133,6 +142,7 @@ class Workshop:
         self._places: dict[tuple[tuple[str, ...], int, Kind], _Place] = {}
         self._stages: dict[tuple[str, int, Kind], Stage] = {}
         self._guesses: dict[tuple[str, int, Kind], list[Guess]] = {}
+        self._swapped: dict[tuple[Opened, float, int], Scorer] = {}
 
     def stage(self, attack: Attack, seed: int, kind: Kind) -> Stage:
         """The first place where the attack has a seat, trained and cut.
@@ -151,6 +161,14 @@ class Workshop:
         if asked not in self._guesses:
             self._guesses[asked] = self.stage(attack, seed, kind).guesses()
         return self._guesses[asked]
+
+    def swapped(self, stage: Stage, draw: int) -> Scorer:
+        """Who holds another truth of a stage: one for all attacks there, as what a blind guess finds
+        takes longer than the rest of a score."""
+        asked = stage.opened, stage.plan.guesses, draw
+        if asked not in self._swapped:
+            self._swapped[asked] = stage.scorer(swapped(stage.opened, draw))
+        return self._swapped[asked]
 
     def _staged(self, attack: Attack, seed: int, kind: Kind) -> Stage:
         settings, refused = spec_of(attack), []

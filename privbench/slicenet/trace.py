@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -64,8 +63,7 @@ def trace(module: nn.Module, shape: Sequence[int], stem: int = 1, labels: str = 
     recorded.graph.eliminate_dead_code()
     weight = next(module.parameters(), torch.zeros(()))
     sample = torch.zeros(1, *shape, device=weight.device, dtype=weight.dtype)
-    trial = copy.deepcopy(recorded).eval()  # a batch norm must not learn from zeros
-    facts = _facts(recorded, trial, sample)
+    facts = _facts(recorded, sample)
     draft = _Draft(recorded, facts, module)
     regions = regions_of(recorded, facts)
     trained = [number for number, region in enumerate(regions) if draft.holds(region)]
@@ -78,12 +76,16 @@ def trace(module: nn.Module, shape: Sequence[int], stem: int = 1, labels: str = 
     return graph
 
 
-def _facts(recorded: fx.GraphModule, trial: fx.GraphModule, sample: Tensor) -> dict[fx.Node, Facts]:
-    """Facts by the nodes of the trace itself; the trial runs a copy."""
-    with torch.random.fork_rng(devices=[]):
-        found = facts_of(trial, sample)
-    named = {node.name: each for node, each in found.items()}
-    return {node: named[node.name] for node in recorded.graph.nodes}
+def _facts(recorded: fx.GraphModule, sample: Tensor) -> dict[fx.Node, Facts]:
+    """Facts by node. The trial runs in evaluation mode: a batch norm must not learn from zeros."""
+    training = [module for module in recorded.modules() if module.training]
+    recorded.eval()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return facts_of(recorded, sample)
+    finally:
+        for module in training:
+            module.training = True
 
 
 @dataclass

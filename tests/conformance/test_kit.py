@@ -110,9 +110,9 @@ def test_a_signal_where_there_is_none_is_refused(
 ) -> None:
     attack = broken.Told(truth=told)
     attack_rules.is_quiet("told", attack, shop)  # other truths know nothing of this one
-    monkeypatch.setattr(attack_rules, "swapped", lambda opened, draw: opened)
+    monkeypatch.setattr(stages, "swapped", lambda opened, draw: opened)
     with pytest.raises(PluginError, match="20 of 20 intervals lie beyond"):
-        attack_rules.is_quiet("told", attack, shop)
+        attack_rules.is_quiet("told", attack, Workshop(shop.folder))
 
 
 def test_a_view_that_shows_the_truth_is_found(

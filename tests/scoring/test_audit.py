@@ -40,11 +40,14 @@ def audited(mu: float, seed: int, claim: Claim, n: int = 400) -> dict[str, Score
     return {score.metric: score for score in found}
 
 
-def test_no_information_proves_nothing() -> None:
-    """SCORING: an epsilon lower bound is above 0 in at most 21 of 200."""
-    found = [audited(0.0, seed, Claim()) for seed in range(200)]
+@pytest.mark.parametrize(
+    ("draws", "most"), [(40, 7), pytest.param(200, 21, marks=pytest.mark.slow)]
+)
+def test_no_information_proves_nothing(draws: int, most: int) -> None:
+    """An epsilon lower bound is above 0 in so few: binomial tests at 0.001 of 5 %."""
+    found = [audited(0.0, seed, Claim()) for seed in range(draws)]
     for name in NAMES:
-        assert sum(scores[name].low > 0 for scores in found) <= 21
+        assert sum(scores[name].low > 0 for scores in found) <= most
 
 
 def test_bounds_stay_below_the_truth_and_above_nothing() -> None:

@@ -226,7 +226,7 @@ def test_metis_answers_a_platform_without_it(monkeypatch):
 @pytest.mark.parametrize("name", SLICERS)
 def test_every_slicer_keeps_budgets_or_refuses(name):
     slow = name in ("exact", "hypergraph", "leakage_bounded")
-    seeds = [0, 3, 12, 17] if slow else [*range(1, 40, 5)]  # quickly proven ones
+    seeds = [0, 17] if slow else [*range(1, 40, 5)]  # quickly proven ones
     held = [hold(name, seed) for seed in seeds]
     assert any(held) or name == "leakage_bounded"
     for seed in range(1 if slow else 5):

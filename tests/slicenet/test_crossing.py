@@ -48,7 +48,9 @@ def same_prefix(found, state):
         assert torch.equal(tensor, state[name]), name
 
 
-@pytest.mark.parametrize("tiling", ["output", "input", "grid"])
+@pytest.mark.parametrize(
+    "tiling", [pytest.param("output", marks=pytest.mark.slow), "input", "grid"]
+)
 def test_who_taps_every_link_knows_what_slices_cross_it(tiling, tmp_path):
     told, transcript = run(tmp_path, tiling=tiling)
     topology, states = told.trained.topology, told.tap.states

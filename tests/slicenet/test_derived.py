@@ -194,7 +194,7 @@ def slow_links(links, layer):
                 yield Link(made.party, need.party, units)
 
 
-@pytest.mark.parametrize("tiling, name", EVERY)
+@pytest.mark.parametrize("tiling, name", [*SOME, *(pytest.param(*e, marks=SLOW) for e in REST)])
 def test_links_near_some_parties_are_those_of_all_that_touch_them(tiling, name):
     spec, shape = NETS[name]
     topology = trained(regime(tiling, 7), spec, shape, count=24, taps=False).trained.topology

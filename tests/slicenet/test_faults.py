@@ -46,15 +46,20 @@ def test_copies_alone_change_no_bit_and_cost_their_bytes():
     assert extra == Counter(slice_weights=losses.bytes_copied)
 
 
-@pytest.mark.parametrize("tiling", ["output", "input"])
+SGD, MOMENTUM = {}, {"optimizer_args": {"momentum": 0.9}}
+ADAM = {"optimizer": "torch.optim.Adam", "lr": 0.01}
+
+
 @pytest.mark.parametrize(
-    "args",
+    "args, tiling",
     [
-        {},
-        {"optimizer_args": {"momentum": 0.9}},
-        {"optimizer": "torch.optim.Adam", "lr": 0.01},
+        pytest.param(SGD, "output", id="sgd-output"),
+        pytest.param(MOMENTUM, "output", id="momentum-output"),
+        pytest.param(ADAM, "input", id="adam-input"),
+        pytest.param(SGD, "input", id="sgd-input", marks=pytest.mark.slow),
+        pytest.param(MOMENTUM, "input", id="momentum-input", marks=pytest.mark.slow),
+        pytest.param(ADAM, "output", id="adam-output", marks=pytest.mark.slow),
     ],
-    ids=["sgd", "momentum", "adam"],
 )
 def test_take_over_goes_on_from_the_copy_and_the_return_from_there(tiling, args):
     """Device 1 is away in steps 8 to 12; its buddy has what was sent at step 6."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import torch
-from crowds import Deals, trained
+from crowds import Deals, records
 from outages import DEEP, SHAPE, regime
 
 from attacks.membership.activation_match import ActivationMatch
@@ -23,12 +23,9 @@ from privbench.wire.wire import Wire
 def run(folder, choose, tiling="output", **settings):
     """The view of a coalition over all steps of a small crowd, each row seen a victim."""
     made = regime(tiling=tiling, **settings)
-    told = trained(made, DEEP, SHAPE, taps=False, dtype=torch.float32)
     tap = Recorder(folder, Capture(first=1000))
-    people = Deals(told.population.train)
-    done = made.train(
-        Net(DEEP), people, Wire((tap,)), torch.Generator().manual_seed(told.seed), "cpu"
-    )
+    people = Deals(records(60, SHAPE, 4, 1, torch.float32))
+    done = made.train(Net(DEEP), people, Wire((tap,)), torch.Generator().manual_seed(1), "cpu")
     tap.close()
     samples = Samples(people.train.x.float(), people.train.y)
     public = Public(auxiliary=samples, candidates=samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import outages
 import pytest
@@ -43,6 +44,7 @@ MLP, SHAPE = mlp(9, 8, 7, 6, 4), (1, 3, 3)
 CONV = Spec("nets.Chain", {"side": 8, "channels": [3, 5, 4], "widths": [6, 4]})
 TILINGS = ("output", "input", "grid")
 SLOW = pytest.mark.slow
+ACROSS = [("output", "tail"), ("input", "logits"), ("grid", "shared"), ("grid", "logits")]
 TWINS = [(tiling, labels) for tiling in ("output", "input") for labels in HOSTED]
 QUICKLY = ["shared", pytest.param("logits", marks=SLOW)]
 SLICERS = [
@@ -97,8 +99,13 @@ def test_twenty_steps_of_devices_alone(net, tiling, labels):
     devices_agree(trained(crowd(labels, tiling, epochs=4), *NETS[net]))
 
 
-@pytest.mark.parametrize("labels", LABELS)
-@pytest.mark.parametrize("tiling", TILINGS)
+@pytest.mark.parametrize(
+    "tiling, labels",
+    [
+        pytest.param(*each, marks=() if each in ACROSS else SLOW)
+        for each in product(TILINGS, LABELS)
+    ],
+)
 def test_payload_is_the_volume_and_bytes_are_told_without_messages(labels, tiling):
     spec, shape = NETS["skips"]
     told = trained(crowd(labels, tiling), spec, shape, dtype=torch.float32)

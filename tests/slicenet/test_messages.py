@@ -63,14 +63,6 @@ def test_the_volume_is_what_the_ledger_counts_in_an_epoch(tiling, spec, shape):
 
 
 @pytest.mark.parametrize("tiling, spec, shape", CASES)
-def test_bytes_do_not_depend_on_who_listens(tiling, spec, shape):
-    loud = trained(regime(tiling), spec, shape)
-    still = trained(regime(tiling), spec, shape, taps=False)
-    assert loud.wire.bytes == still.wire.bytes
-    assert loud.wire.bytes["activation"] > 0
-
-
-@pytest.mark.parametrize("tiling, spec, shape", CASES)
 def test_a_whole_message_takes_the_bytes_of_its_parts(tiling, spec, shape):
     told = trained(regime(tiling), spec, shape)
     router = CrowdRouter(told.trained.topology)
@@ -82,9 +74,11 @@ def test_a_whole_message_takes_the_bytes_of_its_parts(tiling, spec, shape):
 
 
 @pytest.mark.parametrize("tiling, spec, shape", CASES)
-def test_weights_are_bit_equal_with_and_without_taps_and_to_centralized(tiling, spec, shape):
-    loud = trained(regime(tiling, epochs=3), spec, shape, dtype=torch.float32)
-    still = trained(regime(tiling, epochs=3), spec, shape, dtype=torch.float32, taps=False)
+def test_weights_and_bytes_do_not_depend_on_who_listens_and_are_centralized(tiling, spec, shape):
+    loud = trained(regime(tiling, epochs=2), spec, shape, dtype=torch.float32)
+    still = trained(regime(tiling, epochs=2), spec, shape, dtype=torch.float32, taps=False)
+    assert loud.wire.bytes == still.wire.bytes
+    assert loud.wire.bytes["activation"] > 0
     central = train(loud.trained.recipe, loud.population.train, loud.rng).weights
     for name, tensor in central.items():
         assert torch.equal(loud.trained.net.weights[name], tensor)

@@ -66,7 +66,7 @@ def test_gradients_add_up_and_payloads_are_those_of_the_whole(net, tiling, label
         "tiling": tiling,
         "labels": labels,
         "slicer": InTurn(),
-        "epochs": 4 if net == "mlp" else 1,
+        "epochs": epochs,
     }
     told = trained(regime(4, micro_batch=MICRO, **settings), *_without_batch_norm(net))
     whole = trained(regime(4, **settings), *_without_batch_norm(net))

@@ -27,8 +27,17 @@ from privbench.slicenet.replica_lines import ReplicaRouter, parts_of, replica_of
 from privbench.slicenet.router import CrowdRouter
 
 
-@pytest.mark.parametrize("tiling", ["output", "input", "grid"])
-@pytest.mark.parametrize("replicas", [2, 3])
+@pytest.mark.parametrize(
+    "replicas, tiling",
+    [
+        (2, "input"),
+        (2, "grid"),
+        (3, "output"),
+        pytest.param(2, "output", marks=pytest.mark.slow),
+        pytest.param(3, "input", marks=pytest.mark.slow),
+        pytest.param(3, "grid", marks=pytest.mark.slow),
+    ],
+)
 def test_sgd_with_an_average_at_each_step_is_centralized_training(tiling, replicas):
     decay = {"weight_decay": 1e-3}
     told = trained(
