@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
+from importlib.resources import files
 from itertools import pairwise
 
 import pytest
 from rich.console import Console
 
+from privbench.contract.attack import COVERED
 from privbench.report.folder import table_of
 from privbench.report.printed import MOST, headlines, print_table, print_warnings
 from privbench.report.report import Names, Report, SeatFacts, Target
@@ -162,3 +165,11 @@ def test_a_likeness_that_guessing_beats_says_so(report: Report) -> None:
     worse = replace(told, value=0.0, low=0.0, high=0.001)
     text = str(replace(report, names=names, scores=(worse,), seats=(), refusals=()))
     assert "not shown to leak, worse than guessing" in text
+
+
+def test_the_page_knows_what_a_guarantee_covers() -> None:
+    script = (files("privbench.report.page") / "table.js").read_text()
+    told = re.search(r"const COVERED = \{(.*?)\};", script, re.DOTALL)
+    assert told is not None
+    lists = re.findall(r"(\w+): \[(.*?)\]", told[1])
+    assert {name: tuple(re.findall(r"\w+", threats)) for name, threats in lists} == COVERED
