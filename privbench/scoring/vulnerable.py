@@ -25,7 +25,7 @@ SHARE = 0.1  # of the candidates: few enough to be a tail, enough to measure on 
 RATE = 0.01  # of false positives
 LISTED = 10  # record numbers in a note
 NEAREST = 5  # neighbours whose mean distance counts
-PUBLIC = 2_000  # auxiliary records that are compared with; more change little and take long
+PUBLIC = 2_000  # records that are compared with; more change little and take long
 NARROW = 256  # features; more are projected at random, which keeps distances
 
 
@@ -88,8 +88,8 @@ def strangeness(
     """
     alone = public is None
     known = candidates if public is None else public
-    if len(known) > PUBLIC and not alone:
-        known = known[torch.randperm(len(known), generator=child_rng(rng, "public"))[:PUBLIC]]
+    drawn = torch.randperm(len(known), generator=child_rng(rng, "public"))[:PUBLIC]
+    known = known[drawn]
     width = candidates.x[0].numel()
     across = None
     if width > NARROW:
@@ -99,8 +99,8 @@ def strangeness(
         some = candidates[start : start + 500]
         apart = torch.cdist(_flat(some.x, across), _flat(known.x, across))
         if alone:
-            own = torch.arange(len(some))
-            apart[own, start + own] = torch.inf
+            own = torch.arange(start, start + len(some))
+            apart = apart.masked_fill(own[:, None] == drawn, torch.inf)
         found.append(_ratio(apart, some.y, known.y))
     return torch.cat(found).double().numpy()
 
