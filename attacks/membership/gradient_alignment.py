@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from privbench.contract import Attack, MembershipGuess, View, child_rng, counted
-from privbench.errors import NotApplicable
 from privbench.toolkit.evidence import auxiliary_of, labelled
-from privbench.toolkit.features import record_gradients
-from privbench.toolkit.updates import Observed, observed
+from privbench.toolkit.features import record_gradients, unexplained
+from privbench.toolkit.updates import by_step, flat_gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,39 +67,16 @@ class GradientAlignment(Attack):
         auxiliary = auxiliary_of(view, "gradient_alignment")
         order = torch.randperm(len(auxiliary), generator=child_rng(rng, "references"))
         auxiliary = auxiliary[order[: self.references]]
-        by_step: dict[tuple[int, tuple[str, ...]], list[Observed]] = {}
-        for known in observed(view):
-            by_step.setdefault((known.step, tuple(sorted(known.gradient))), []).append(known)
-        if not by_step:
-            raise NotApplicable(
-                f"'{view.seat.name}' saw no update or gradient of others; look at more steps "
-                "(threat.steps=all)"
-            )
         module = view.topology.net.module().to(view.device)
         score = torch.zeros(len(candidates), dtype=torch.float64)
-        for (_, names), told in counted(list(by_step.items())):
-            used = [name for name in names if name in dict(module.named_parameters())]
+        for names, told in counted(by_step(view)):
             module.load_state_dict(dict(told[0].weights))
-            explained = torch.cat(list(record_gradients(module, auxiliary, used, view.device)))
-            rest = self._unexplained(told, used, explained)
+            explained = torch.cat(list(record_gradients(module, auxiliary, names, view.device)))
+            rest = unexplained(flat_gradients(told, names), explained, self.ridge)
             cosines = [
                 mine @ rest.T / mine.norm(dim=1, keepdim=True).clamp(min=1e-30)
-                for mine in record_gradients(module, candidates, used, view.device)
+                for mine in record_gradients(module, candidates, names, view.device)
             ]
             each = torch.cat(cosines)
             score += (each / each.std(dim=0).clamp(min=1e-30)).amax(dim=1)
         return MembershipGuess(score)
-
-    def _unexplained(
-        self, told: Sequence[Observed], names: Sequence[str], known: Float[Tensor, "m numbers"]
-    ) -> Float[Tensor, "senders numbers"]:
-        """What is left of each gradient when its regression on known records' is taken off."""
-        sent = torch.stack([_flat(each, names) for each in told]).to(known)
-        gram = known @ known.T
-        gram.diagonal().add_(self.ridge * gram.diagonal().mean().clamp(min=1e-30))
-        factor = torch.linalg.cholesky(gram)
-        return sent - (known.T @ torch.cholesky_solve(known @ sent.T, factor)).T
-
-
-def _flat(told: Observed, names: Sequence[str]) -> Float[Tensor, " numbers"]:
-    return torch.cat([told.gradient[name].flatten() for name in names])

@@ -60,6 +60,22 @@ def record_gradients(
         yield torch.cat([slopes[name].flatten(1) for name in names], dim=1).double().cpu()
 
 
+def unexplained(
+    sent: Float[Tensor, "senders numbers"], known: Float[Tensor, "m numbers"], ridge: float
+) -> Float[Tensor, "senders numbers"]:
+    """What is left of gradients when their regression on those of known records is taken off.
+
+    Args:
+        known: one record's a row.
+        ridge: penalty, in units of the mean squared norm of a known record's gradient.
+    """
+    sent = sent.to(known)
+    gram = known @ known.T
+    gram.diagonal().add_(ridge * gram.diagonal().mean().clamp(min=1e-30))
+    factor = torch.linalg.cholesky(gram)
+    return sent - (known.T @ torch.cholesky_solve(known @ sent.T, factor)).T
+
+
 def _gradients(
     module: nn.Module, samples: Samples, names: Sequence[str], device: str
 ) -> Iterator[dict[str, Tensor]]:

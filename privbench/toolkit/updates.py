@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from privbench.contract import OWNERS, Message, Recipe, View
@@ -76,6 +76,33 @@ def observed(view: View, whole: bool = True) -> list[Observed]:
             "(threat.steps=first:2)"
         )
     return kept
+
+
+def by_step(view: View) -> list[tuple[tuple[str, ...], list[Observed]]]:
+    """The same, those of one step and of the same parameters together, under the names of these.
+
+    Raises:
+        NotApplicable: there is none, or see ``observed``.
+    """
+    found: dict[tuple[int, tuple[str, ...]], list[Observed]] = {}
+    trained = {name for name, _ in view.topology.net.module().named_parameters()}
+    for known in observed(view):
+        names = tuple(sorted(trained & set(known.gradient)))
+        found.setdefault((known.step, names), []).append(known)
+    if not found:
+        raise NotApplicable(
+            f"'{view.seat.name}' saw no update or gradient of others; look at more steps "
+            "(threat.steps=all)"
+        )
+    return [(names, told) for (_, names), told in found.items()]
+
+
+def flat_gradients(
+    told: Sequence[Observed], names: Sequence[str]
+) -> Float[Tensor, "senders numbers"]:
+    """One row a sender, float64 on the CPU."""
+    rows = [torch.cat([each.gradient[name].flatten() for name in names]) for each in told]
+    return torch.stack(rows).double().cpu()
 
 
 def step_length(recipe: Recipe | None) -> float | None:

@@ -11,10 +11,23 @@ from memorised import NET, RECIPE, TRAIN, built
 from sklearn.metrics import roc_auc_score
 
 from attacks.membership.gradient_alignment import GradientAlignment
-from privbench.contract import Federation, Message, Public, Seat, Topology, View, Weights, child_rng
-from privbench.errors import NotApplicable
+from attacks.membership.gradient_classifier import GradientClassifier, _simulated
+from privbench.contract import (
+    Federation,
+    Message,
+    Public,
+    Seat,
+    Spec,
+    Topology,
+    View,
+    Weights,
+    child_rng,
+)
+from privbench.errors import NotApplicable, UsageError
 
 ROWS = 12  # records of one client in one step
+CLASSIFIER = GradientClassifier(simulations=8)
+SGD = Spec("torch.optim.SGD", {"lr": 0.1})
 
 
 def _view(public: Public, half: bool = False) -> tuple[View, torch.Tensor]:
@@ -77,3 +90,43 @@ def test_without_a_gradient_it_says_where_to_look(public: Public) -> None:
     view, _ = _view(public)
     with pytest.raises(NotApplicable, match=r"threat\.steps"):
         GradientAlignment().run(replace(view, messages=()), torch.Generator())
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_classifier_learns_it_from_simulated_batches(public: Public, half: bool) -> None:
+    view, member = _view(public, half)
+    scores = CLASSIFIER.run(view, torch.Generator().manual_seed(0)).scores
+    assert roc_auc_score(member, scores) > 0.85
+    others = torch.randperm(len(member), generator=torch.Generator().manual_seed(2))
+    assert abs(roc_auc_score(member[others], scores) - 0.5) < 0.2
+
+
+def test_a_classifier_follows_local_steps(public: Public) -> None:
+    """Batches are simulated as the recipe says: all tensors move on the way."""
+    view, _ = _view(public)
+    recipe = replace(RECIPE, optimizer=SGD, federation=Federation(4, 1, 3))
+    module = replace(NET, weights=dict(view.weights[0].tensors)).module()
+    names = [name for name, _ in module.named_parameters()]
+    member = torch.zeros(1, len(public.auxiliary), dtype=torch.bool)
+    member[0, :6] = True
+    (found,) = _simulated(module, public.auxiliary, member, names, recipe)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    before = torch.cat([p.detach().flatten() for p in module.parameters()])
+    for batch in torch.arange(6).split(2):
+        optimizer.zero_grad()
+        x, y = public.auxiliary.x[batch], public.auxiliary.y[batch]
+        F.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    after = torch.cat([p.detach().flatten() for p in module.parameters()])
+    assert torch.allclose(found.float(), (before - after) / 0.3, atol=1e-5)
+
+
+def test_a_classifier_says_what_it_lacks(public: Public) -> None:
+    view, _ = _view(public)
+    few = replace(public, auxiliary=public.auxiliary[:3])
+    with pytest.raises(NotApplicable, match="at least 4"):
+        CLASSIFIER.run(replace(view, public=few), torch.Generator())
+    with pytest.raises(NotApplicable, match=r"threat\.steps"):
+        CLASSIFIER.run(replace(view, messages=()), torch.Generator())
+    with pytest.raises(UsageError, match="simulations"):
+        GradientClassifier(simulations=0)

@@ -37,6 +37,7 @@ COSTLY = (
     "quantile_regression",
     "boundary",
     "gradient_alignment",
+    "gradient_classifier",
     "probe_match",
     "recurrence",
     "gradient_match",
