@@ -12,6 +12,7 @@ from torch import Tensor
 from privbench.contract import MembershipGuess
 from privbench.errors import PluginError
 from privbench.scoring.compared import BALANCED, Compared
+from privbench.scoring.devices import Devices
 from privbench.scoring.score import Measured, SeatResult
 from privbench.scoring.vulnerable import People, most_vulnerable
 
@@ -26,6 +27,7 @@ def score_membership(
     blind: np.ndarray,
     rng: torch.Generator,
     people: People | None = None,
+    devices: Devices | None = None,
 ) -> SeatResult:
     """Compare scores with membership bits.
 
@@ -35,10 +37,12 @@ def score_membership(
         blind: scores of a classifier that knows inputs alone (NaN where it gave none).
         people: what is known of the candidates without model and truth; None = nothing, and then no
             score is given of the most vulnerable ones.
+        devices: candidates by owner; None = one party owns all.
 
     Returns:
         ``auc`` (headline), ``tpr_at_1pct_fpr``, ``tpr_at_0.1pct_fpr``, where the attack fixed a
-        threshold ``balanced_accuracy``, and the first two of the most vulnerable records.
+        threshold ``balanced_accuracy``, the first two of the most vulnerable records, and
+        ``auc_devices``.
 
     Raises:
         PluginError: not one score a candidate.
@@ -57,6 +61,9 @@ def score_membership(
         measured.append(replace(measured[0], metric=BALANCED, threshold=guess.threshold))
     if people is not None:
         found += most_vulnerable(compared, people, guess.exposure)
+    crowd = None if devices is None else devices.score(compared, own.numpy())
+    if crowd is not None:
+        found.append(crowd)
     return SeatResult(seat, tuple(found), tuple(measured))
 
 

@@ -1,6 +1,6 @@
-"""What an audit could have shown: its chance of exceeding the claim, had the noise been half.
+"""What could have been shown: by an audit, its chance of exceeding the claim, had the noise been half.
 
-Canaries are ideal in it: each one's score is normal with standard deviation 1, and shifted where it was
+Its canaries are ideal in it: each one's score is normal with standard deviation 1, and shifted where it was
 inserted by twice the mu that the claim comes to as one Gaussian mechanism.
 """
 
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from privbench.scoring import bounds
 
@@ -74,6 +74,25 @@ def share_above(rising: np.ndarray, bill: Callable[[float], float], epsilon: flo
         else:
             below = middle + 1
     return 1 - below / len(rising)
+
+
+def least_area(n: int, n_negative: int, power: float = 0.8) -> float:
+    """The least area under the curve whose 95 % interval excludes one half in that share of trials.
+
+    By the normal approximation with the standard error of J. A. Hanley, B. J. McNeil: The Meaning and Use
+    of the Area under a Receiver Operating Characteristic (ROC) Curve, 1982,
+    https://doi.org/10.1148/radiology.143.1.7063747.
+
+    Args:
+        n, n_negative: of either kind.
+    """
+    for area in np.arange(0.5, 1.0, 0.005):
+        one, other = area / (2 - area), 2 * area**2 / (1 + area)
+        spread = area * (1 - area)
+        spread += (n - 1) * (one - area**2) + (n_negative - 1) * (other - area**2)
+        if area - 0.5 >= (ndtri(0.975) + ndtri(power)) * math.sqrt(spread / (n * n_negative)):
+            return float(area)
+    return 1.0
 
 
 def _right(mu: float, canaries: int, guesses: int, rng: np.random.Generator) -> np.ndarray:

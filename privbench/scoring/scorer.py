@@ -27,6 +27,7 @@ from privbench.data.splits import Opened
 from privbench.errors import NotApplicable, PluginError
 from privbench.scoring.audit import NOTHING, Claim, score_canaries, score_steps
 from privbench.scoring.bench import Bench
+from privbench.scoring.devices import Devices
 from privbench.scoring.evaluator import perceives, perceptual, train_evaluator
 from privbench.scoring.inversion import score_inversion
 from privbench.scoring.label import score_label
@@ -122,9 +123,8 @@ class Scorer:
                 "has none; type data.split=thirds"
             )
         own = truth.owned(owned)[truth.places.clamp(min=0)] & member
-        result = score_membership(
-            guess, seat, member, own, self._blind_membership, self._rng, self._people
-        )
+        known = self._blind_membership, self._rng, self._people, self._devices
+        result = score_membership(guess, seat, member, own, *known)
         if not self.opened.canary:
             return result
         asked = (~own).numpy()
@@ -168,6 +168,13 @@ class Scorer:
             return None
         rng = child_rng(self._rng, "people")
         return People.of(candidates, public, self.opened.numbers, rng)
+
+    @cached_property
+    def _devices(self) -> Devices | None:
+        truth, candidates = self.opened.truth, self.opened.candidates
+        if truth.places is None or candidates is None or self.opened.canary:
+            return None
+        return Devices.of(truth.places, truth.owners, candidates.y, self._rng)
 
     @cached_property
     def _prior(self) -> Samples:

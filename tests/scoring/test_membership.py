@@ -22,7 +22,8 @@ def test_the_oracle_is_perfect_and_its_mirror_is_zero(scorer, opened):
     values = {score.metric: score.value for score in perfect.scores}
     rates = {"auc", "tpr_at_1pct_fpr"}
     groups = {f"{rate}_{group}" for rate in rates for group in ("outliers", "worst_class")}
-    assert values == dict.fromkeys(rates | groups | {"tpr_at_0.1pct_fpr", "balanced_accuracy"}, 1.0)
+    others = {"tpr_at_0.1pct_fpr", "balanced_accuracy", "auc_devices"}
+    assert values == dict.fromkeys(rates | groups | others, 1.0)
     assert perfect.scores[0].verdict() == "leaks"
     assert perfect.scores[1].verdict() == "too few"
     assert headline(scorer, -member.float()).value == 0.0

@@ -1,0 +1,107 @@
+"""Devices of a crowd: told from such that were not in it, by the mean score of their records."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import ndtri
+
+from privbench.scoring import statistics
+from privbench.scoring.compared import Compared
+from privbench.scoring.devices import Devices
+from privbench.scoring.power import least_area
+
+MEMBERS, EACH = 120, 10
+
+
+def _places() -> torch.Tensor:
+    """Candidates: members and as many others, shuffled."""
+    rng = torch.Generator().manual_seed(1)
+    places = torch.cat([torch.arange(MEMBERS), torch.full((MEMBERS,), -1)])
+    return places[torch.randperm(len(places), generator=rng)]
+
+
+PLACES = _places()
+OWNERS = torch.arange(MEMBERS) // EACH
+LABELS = torch.arange(2 * MEMBERS) % 4
+
+
+def _compared(scores: np.ndarray, own: np.ndarray) -> Compared:
+    asked = np.flatnonzero(~own)
+    blind = np.full(len(asked), np.nan)
+    bits = (PLACES >= 0).numpy()[asked]
+    return Compared("host", asked, scores[asked], bits, blind, torch.Generator().manual_seed(0))
+
+
+def _devices() -> Devices:
+    found = Devices.of(PLACES, OWNERS, LABELS, torch.Generator().manual_seed(0))
+    assert found is not None
+    return found
+
+
+def test_sets_are_those_of_owners_and_strangers_are_like_them() -> None:
+    found = _devices()
+    assert [len(held) for held in found.sets] == [EACH] * 12
+    assert all(len(OWNERS[PLACES[held]].unique()) == 1 for held in found.sets)
+    every = np.concatenate(found.strangers)
+    assert len(np.unique(every)) == MEMBERS and bool((PLACES[every] < 0).all())
+    first, other = LABELS[found.sets[0]], LABELS[found.strangers[0]]
+    assert torch.equal(first.sort().values, other.sort().values)
+
+
+def test_many_weak_scores_make_a_strong_one() -> None:
+    rng = np.random.default_rng(0)
+    bits = (PLACES >= 0).numpy()
+    scores = rng.normal(size=len(bits)) + 0.7 * bits
+    own = np.zeros(len(bits), dtype=bool)
+    found = _devices().score(_compared(scores, own), own)
+    assert found is not None and found.metric == "auc_devices"
+    assert (found.n, found.n_negative, found.blind) == (12, 12, 0.5)
+    assert found.value > statistics.auc(scores, bits) + 0.1
+    assert found.verdict() == "leaks" and "12 devices against 12" in found.note
+
+
+def test_null_scores_of_chance_do_not_leak() -> None:
+    own = np.zeros(len(PLACES), dtype=bool)
+    devices, rng = _devices(), np.random.default_rng(3)
+    leaks = 0
+    for _ in range(40):
+        found = devices.score(_compared(rng.normal(size=len(own)), own), own)
+        assert found is not None
+        leaks += found.verdict() == "leaks"
+    assert leaks <= 5  # P(more) < 0.001 at 2.5 %
+
+
+def test_own_devices_are_left_out_and_one_owner_is_no_crowd() -> None:
+    own = (OWNERS[PLACES.clamp(min=0)] == 3).numpy() & (PLACES >= 0).numpy()
+    found = _devices().score(_compared(np.arange(len(own)).astype(float), own), own)
+    assert found is not None and found.n == 11
+    nobody = torch.zeros_like(OWNERS)
+    assert Devices.of(PLACES, nobody, LABELS, torch.Generator()) is None
+    alone = ~(OWNERS[PLACES.clamp(min=0)] == 3).numpy() & (PLACES >= 0).numpy()
+    assert _devices().score(_compared(np.zeros(len(own)), alone), alone) is None
+
+
+def test_uneven_shares_leave_whole_sets_alone() -> None:
+    uneven = torch.where(OWNERS > 2, 2, OWNERS)
+    few = PLACES.clone()
+    few[(PLACES < 0).nonzero().flatten()[::2]] = -1
+    found = Devices.of(few, uneven, None, torch.Generator().manual_seed(0))
+    assert found is not None
+    sizes = [len(held) for held in found.sets]
+    assert sizes == [10, 10, 100] and {len(held) for held in found.strangers} <= set(sizes)
+
+
+@pytest.mark.parametrize("n", [11, 40])
+def test_the_least_area_is_found_as_often_as_promised(n: int) -> None:
+    area = least_area(n, n)
+    rng, found = np.random.default_rng(0), 0
+    mu = np.sqrt(2) * ndtri(area)
+    for trial in range(60):
+        scores = np.concatenate([rng.normal(mu, 1, n), rng.normal(0, 1, n)])
+        low = statistics.auc_interval(
+            scores, np.arange(2 * n) < n, np.random.default_rng(trial)
+        ).low
+        found += low > 0.5
+    assert 0.62 < found / 60 < 0.95
