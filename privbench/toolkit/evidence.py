@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from privbench.contract import Fitted, Samples, View
 from privbench.errors import NotApplicable, UsageError
 from privbench.toolkit.answers import choices, log_probabilities
-from privbench.toolkit.densities import confidence
+from privbench.toolkit.densities import FLOOR, confidence
 from privbench.toolkit.priors import is_image
-from privbench.toolkit.shadows import check_recipe, shadow_logits
+from privbench.toolkit.shadows import check_recipe, shadow_answers
 
 MOST_QUERIES = 10  # the record, its mirror image, and both moved by a pixel each way
 
@@ -24,7 +25,7 @@ class Evidence:
 
     Args:
         confidence: logit-scaled confidence of the target in each record's label.
-        log_p: its log-probability of the label.
+        log_p: its log-probability of the label, at least ``FLOOR``.
         shadow_confidence, shadow_log_p: the same of every shadow model.
         member: which shadow model was trained on which of these records.
     """
@@ -122,15 +123,14 @@ def gathered(
     y, found = samples.y, []
     for x in variants(samples.x, queries):
         target = log_probabilities(view, x)
-        shadows = shadow_logits(fitted, view.topology.net, x.to(view.device)).double().cpu()
-        shadows = shadows.nan_to_num(nan=0.0).log_softmax(-1)
-        index = y.expand(len(shadows), len(y)).unsqueeze(-1)
+        answers = shadow_answers(fitted, view.topology.net, x.to(view.device))
+        shadows = torch.stack([confidence(a.nan_to_num(nan=0.0), y).cpu() for a in answers])
         found.append(
             (
                 confidence(target, y),
-                target.gather(1, y[:, None]).squeeze(1),
-                confidence(shadows, y),
-                shadows.gather(-1, index).squeeze(-1),
+                target.gather(1, y[:, None]).squeeze(1).clamp(min=FLOOR),
+                shadows,
+                logsigmoid(shadows),
             )
         )
     sure, log_p, shadows_sure, shadow_log_p = (

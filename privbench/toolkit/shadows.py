@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from privbench.toolkit.stacked import Stacked, stackable, train_stacked
 
 PAIRINGS = ("complementary", "independent", "auxiliary")
 _PARAM = "param:"
+_PART = 2048  # records of which a network's activations are held at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,15 +125,19 @@ def shadow_logits(
         fitted: from ``ShadowModels``.
         net: the architecture (its weights do not matter).
     """
+    return torch.stack(list(shadow_answers(fitted, net, x)))
+
+
+def shadow_answers(
+    fitted: Fitted, net: Net, x: Float[Tensor, "n ..."]
+) -> Iterator[Float[Tensor, "n classes"]]:
+    """The same, model by model, which takes memory for one."""
     module = Net(net.spec).module().to(x.device)
-    named = {k.removeprefix(_PARAM): v for k, v in fitted.tensors.items() if k.startswith(_PARAM)}
-    models = len(fitted.tensors["member"])
-    answers = []
-    with torch.no_grad():
-        for model in range(models):
-            state = {name: tensor[model].to(x.device) for name, tensor in named.items()}
-            answers.append(torch.func.functional_call(module, state, (x,)))
-    return torch.stack(answers)
+    for each in shadow_states(fitted):
+        state = {name: tensor.to(x.device) for name, tensor in each.items()}
+        with torch.no_grad():
+            parts = [torch.func.functional_call(module, state, (p,)) for p in x.split(_PART)]
+        yield torch.cat(parts)
 
 
 def shadow_states(fitted: Fitted) -> list[dict[str, Tensor]]:

@@ -18,6 +18,7 @@ NAMES = (
     "decoder",
     "shadows",
     "membership",
+    "scoring",
     "seal",
     "inversion",
     "run",

@@ -7,6 +7,7 @@ import torch
 from scipy.stats import norm
 
 from privbench.errors import UsageError
+from privbench.scoring.statistics import auc
 from privbench.toolkit.densities import FLOOR, confidence, deviations, log_ratio
 
 
@@ -61,6 +62,36 @@ def test_deviations_order_records_as_the_offline_probability_does() -> None:
     found = deviations(seen, values, "per_example")
     tail = torch.tensor(norm.cdf(seen, values.mean(0), values.std(0)))
     assert torch.equal(found.argsort(), tail.argsort())
+
+
+@pytest.mark.parametrize("variance", ["global", "per_example"])
+def test_many_records_are_taken_in_parts_with_the_result_of_the_whole(variance: str) -> None:
+    rng = torch.Generator().manual_seed(4)
+    values = torch.randn(10, 700, generator=rng, dtype=torch.float64)
+    member = (torch.rand(10, 700, generator=rng).argsort(0) < 4) & (values > -9)
+    seen = torch.randn(700, generator=rng, dtype=torch.float64)
+    sides = []
+    for chosen in (member, ~member):
+        mean = (values * chosen).sum(0) / chosen.sum(0)
+        square = ((values - mean).square() * chosen).sum(0)
+        free = chosen.sum(0) - 1
+        spread = square / free if variance == "per_example" else square.sum() / free.sum()
+        sides.append((mean, spread))
+    (mean_in, in_), (mean_out, out) = sides
+    wanted = norm.logpdf(seen, mean_in, in_.sqrt()) - norm.logpdf(seen, mean_out, out.sqrt())
+    torch.testing.assert_close(log_ratio(seen, values, member, variance), torch.tensor(wanted))
+    offline = deviations(seen, values, variance, member=member)
+    torch.testing.assert_close(offline, (seen - mean_out) / out.sqrt())
+
+
+@pytest.mark.parametrize(("mu", "area"), [(1, 0.7602), (2, 0.9214), (3, 0.9831)])
+def test_the_ratio_of_gaussian_logits_reaches_what_an_oracle_does(mu: float, area: float) -> None:
+    rng = torch.Generator().manual_seed(5)
+    member = torch.rand(257, 4000, generator=rng) < 0.5
+    said = torch.randn(4000, generator=rng) + mu * member + torch.randn(257, 4000, generator=rng)
+    phi = confidence(torch.stack([said, torch.zeros_like(said)], -1), torch.zeros(4000).long())
+    scores = log_ratio(phi[0], phi[1:], member[1:])
+    assert auc(scores.numpy(), member[0].numpy()) == pytest.approx(area, abs=0.02)
 
 
 def test_refusals(ensemble: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
