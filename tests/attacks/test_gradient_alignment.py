@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from attacks.membership.gradient_alignment import GradientAlignment
 from attacks.membership.gradient_classifier import GradientClassifier, _simulated
+from defenses.quantize import Quantize
 from privbench.contract import (
     Federation,
     Message,
@@ -72,6 +74,38 @@ def test_members_of_an_update_score_higher(public: Public, half: bool) -> None:
     view, member = _view(public, half)
     scores = GradientAlignment().run(view, torch.Generator().manual_seed(0)).scores
     assert roc_auc_score(member, scores) > 0.85
+
+
+def test_few_bits_and_noise_weaken_it_by_degrees(public: Public) -> None:
+    """On updates, which both make larger than the gradients in them."""
+    view, member = _view(public)
+
+    def area(spoilt: Callable[[Message], torch.Tensor]) -> float:
+        sent = tuple(
+            replace(each, payload=spoilt(each)) if each.kind == "update" else each
+            for each in view.messages
+        )
+        scores = GradientAlignment().run(replace(view, messages=sent), torch.Generator()).scores
+        return float(roc_auc_score(member, scores))
+
+    rng = torch.Generator().manual_seed(5)
+    bits = [area(lambda each, b=b: Quantize(bits=b).send(each, rng).payload) for b in (8, 4, 2)]
+    assert bits[0] > 0.85 and bits[0] > bits[1] > bits[2] > 0.5
+
+    def noisy(each: Message, share: float) -> torch.Tensor:
+        spread = share * each.payload.norm() / each.payload.numel() ** 0.5
+        return each.payload + spread * torch.randn(each.payload.shape, generator=rng)
+
+    little, much = (area(lambda each, s=s: noisy(each, s)) for s in (0.1, 30.0))
+    assert little > 0.85 and abs(much - 0.5) < 0.2
+
+
+def test_updates_of_some_clients_tell_of_their_records_alone(public: Public) -> None:
+    view, member = _view(public)
+    some = tuple(m for m in view.messages if m.sender != "client-0" and m.sender != "client-1")
+    scores = GradientAlignment().run(replace(view, messages=some), torch.Generator()).scores
+    whole = GradientAlignment().run(view, torch.Generator()).scores
+    assert roc_auc_score(member, whole) > roc_auc_score(member, scores) > 0.6
 
 
 def test_null_who_was_in_is_another_half(public: Public) -> None:

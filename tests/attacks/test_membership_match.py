@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from attacks.membership.activation_match import ActivationMatch
+from defenses.quantize import Quantize
 from privbench.contract import (
     Layer,
     Message,
@@ -100,6 +101,25 @@ def test_noise_on_the_wire_weakens_it_by_degrees() -> None:
     little, much, drowned = (area(captured(std=std)) for std in (0.01, 0.06, 30.0))
     assert little > 0.97 and little > much > 0.55
     assert abs(drowned - 0.5) < 0.22  # 3.3 standard errors of an AUC of 40 and 40
+
+
+def test_few_bits_weaken_it_by_degrees() -> None:
+    capture = captured()
+    areas = []
+    for bits in (4, 3, 2):
+        rng = torch.Generator().manual_seed(1)
+        sent = tuple(Quantize(bits=bits).send(message, rng) for message in capture.view.messages)
+        areas.append(area(replace(capture, view=replace(capture.view, messages=sent))))
+    assert areas[0] > 0.97 and areas[0] > areas[1] > areas[2] > 0.5
+
+
+def test_whom_it_did_not_capture_it_does_not_recognise() -> None:
+    """Exact for those in the steps that were recorded, chance for others."""
+    capture = captured()
+    half = replace(capture.view, messages=capture.view.messages[::2])
+    guess = ActivationMatch().run(half, torch.Generator())
+    assert int((guess.scores > guess.threshold).sum()) == STEPS * BATCH // 2
+    assert abs(area(replace(capture, view=half)) - 0.75) < 0.15
 
 
 def test_null_activations_of_other_records() -> None:
