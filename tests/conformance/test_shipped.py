@@ -46,8 +46,6 @@ COSTLY = (
     "sdar",
     "unsplit",
     "unsplit_published",
-    "analytic",
-    "cocktail_party",
     "imprint",
     "trap_weights",
     "rmia",

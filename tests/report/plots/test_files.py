@@ -25,6 +25,11 @@ def study(host: Report, lira: Report) -> list[Report]:
 
 
 @pytest.fixture(scope="module")
+def drawn(study: list[Report]) -> tuple[Drawing, ...]:
+    return drawings(study)
+
+
+@pytest.fixture(scope="module")
 def written(study: list[Report], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     return write_figures(study, tmp_path_factory.mktemp("figures") / "deep" / "out")
 
@@ -44,8 +49,10 @@ def evil(host: Report, lira: Report) -> list[Report]:
     return [named(host), named(lira)]
 
 
-def test_the_figures_of_a_study_in_the_pages_order(study: list[Report]) -> None:
-    assert [each.name for each in drawings(study)] == [
+def test_the_figures_of_a_study_in_the_pages_order(
+    study: list[Report], drawn: tuple[Drawing, ...]
+) -> None:
+    assert [each.name for each in drawn] == [
         "leakage-map-080-host", "reconstructions-080-host", "roc", "leakage-accuracy", "leakage-bytes",
         "loads-080-host",
     ]  # fmt: skip
@@ -75,9 +82,9 @@ def test_a_map_takes_links_and_coordinator_of_its_own_target(host: Report) -> No
     assert "coordinator" not in table.index
 
 
-def test_an_svg_stands_in_a_page(study: list[Report]) -> None:
+def test_an_svg_stands_in_a_page(drawn: tuple[Drawing, ...]) -> None:
     ids: list[str] = []
-    for drawing in drawings(study):
+    for drawing in drawn:
         text = drawing.svg()
         root = ElementTree.fromstring(text)
         assert text.startswith("<svg ")
@@ -95,8 +102,8 @@ def test_an_svg_stands_in_a_page(study: list[Report]) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_an_svg_takes_the_pages_colours_and_keeps_its_text(study: list[Report]) -> None:
-    text = drawings(study)[0].svg()
+def test_an_svg_takes_the_pages_colours_and_keeps_its_text(drawn: tuple[Drawing, ...]) -> None:
+    text = drawn[0].svg()
     for name in ("ink", "muted", "grid", "paper"):
         assert f"var(--{name}, #" in text
     assert not re.search(r"(?<!, )#(1b1f24|656d76|d5d9de|ffffff)", text)
@@ -125,11 +132,11 @@ def test_a_users_settings_change_nothing(study: list[Report]) -> None:
         assert matplotlib.rcParams["font.size"] == 30
 
 
-def test_files_are_whole(study: list[Report], written: tuple[Path, ...]) -> None:
+def test_files_are_whole(drawn: tuple[Drawing, ...], written: tuple[Path, ...]) -> None:
     folder = written[0].parent
     assert sorted(folder.iterdir()) == sorted(written)
     assert len(written) == 18
-    for drawing in drawings(study):
+    for drawing in drawn:
         pdf = (folder / f"{drawing.name}.pdf").read_bytes()
         assert b"/FontFile2" in pdf
         assert b"/Type3" not in pdf
