@@ -129,8 +129,9 @@ class ProbeMatch(Attack):
     near other samples come (the median over steps). The nearest of all tells.
 
     One own row probes one candidate, so that a device with as many rows in the whole run as there are
-    candidates probes each once; those never probed get a middling score. Its own records are learned
-    from with candidates in their place, which costs some accuracy.
+    candidates probes each once; those never probed get a middling score. Its own records are not learned
+    from. Where owners send labels (``regime.labels=shared``) the gradients are another's to send: then
+    candidates are learned from under labels of its own records, weights move more, and less is found.
 
     Args:
         reach: epochs before and after a probe in which rows are compared.
