@@ -5,7 +5,7 @@ Adam 1e-3, batch 32, one thread. The plain loop over models (index slices, no da
 optimiser as torch builds it) is measured on four models between two runs of the stacked trainer and
 scaled to 64, since its time is the same for each model.
 
-LeNet-5 does not stack: 8 of them, each on 512 images of noise, 2 epochs, are trained by the plain loop, by
+LeNet-5 does not stack: 8 of them, each on 512 images of noise, 6 epochs, are trained by the plain loop, by
 ``ShadowModels`` in this process, and by two processes of its own, in turns.
 """
 
@@ -148,7 +148,7 @@ def _apart(models: int, turns: int) -> Apart:
     images = torch.rand(1024, 1, 28, 28, generator=rng)
     pool = Samples(images, torch.randint(10, (1024,), generator=rng))
     net = Net(Spec("privbench.models.lenet.LeNet5"))
-    how = Recipe(net, Spec("torch.optim.Adam", {"lr": 1e-3}), epochs=2, batch=32)
+    how = Recipe(net, Spec("torch.optim.Adam", {"lr": 1e-3}), epochs=6, batch=32)
     public = Public(candidates=pool, recipe=how, trainer="privbench.regimes.training.train")
 
     def ours(workers: int) -> list[dict[str, torch.Tensor]]:
