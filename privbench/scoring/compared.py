@@ -28,6 +28,7 @@ class Compared:
         rng: of resamples.
         group: which records these are, in the name of every metric; empty = all.
         goal: what was guessed.
+        among: all candidates, of which a group is a part.
     """
 
     seat: str
@@ -38,6 +39,7 @@ class Compared:
     rng: torch.Generator
     group: str = ""
     goal: str = "membership"
+    among: Compared | None = None
 
     def part(self, chosen: np.ndarray, group: str) -> Compared:
         """Those of these records, as a group of their own."""
@@ -48,24 +50,43 @@ class Compared:
             bits=self.bits[chosen],
             blind=self.blind[chosen],
             group=group,
+            among=self.among or self,
         )
 
     def auc(self) -> Score:
         """Area under the curve."""
         interval = statistics.auc_interval(self.scores, self.bits, self.draws("auc"))
-        return self.score("auc", interval, 0.5, statistics.auc(*self.known()))
+        return self.score("auc", interval, 0.5, self.blind_auc())
 
     def tpr(self, rate: float) -> Score:
         """Members found where that share of non-members is accused."""
         metric = tpr_name(rate)
         interval = statistics.tpr_interval(self.scores, self.bits, rate, self.draws(metric))
-        return self.score(metric, interval, rate, statistics.tpr_at(*self.known(), rate))
+        return self.score(metric, interval, rate, self.blind_tpr(rate))
 
     def balanced_accuracy(self, threshold: float) -> Score:
         """Mean of the shares of members and of non-members that are told right."""
         interval = statistics.balanced_accuracy(self.scores, self.bits, threshold)
         without = statistics.balanced_accuracy(*self.known(), 0.0).value
         return self.score(BALANCED, interval, 0.5, without)
+
+    def blind_auc(self) -> float:
+        """Area under the curve of who knows inputs alone.
+
+        Of a few records that is mostly noise, which would raise the bar by chance: a group has the value
+        of all candidates, unless in the group more than guessing is shown.
+        """
+        if self.among is None:
+            return statistics.auc(*self.known())
+        own = statistics.auc_interval(*self.known(), self.draws("blind auc"))
+        return own.value if own.low > 0.5 else self.among.blind_auc()
+
+    def blind_tpr(self, rate: float) -> float:
+        """Members whom they find at that share of accused non-members; see ``blind_auc``."""
+        if self.among is None:
+            return statistics.tpr_at(*self.known(), rate)
+        own = statistics.tpr_interval(*self.known(), rate, self.draws(f"blind {tpr_name(rate)}"))
+        return own.value if own.low > rate else self.among.blind_tpr(rate)
 
     def known(self) -> tuple[np.ndarray, np.ndarray]:
         """Blind scores, where there are any, and their bits."""

@@ -154,12 +154,7 @@ def _worst_class(compared: Compared, people: People) -> list[Score]:
         draws = replace(compared, group="worst_class").draws(metric)
         interval, at = selected(measured, halves(measured, draws), 1, draws)
         chosen = [parts[place] for place in at]
-        blind = [
-            statistics.auc(*part.known())
-            if rate is None
-            else statistics.tpr_at(*part.known(), rate)
-            for _, part in chosen
-        ]
+        blind = [part.blind_auc() if rate is None else part.blind_tpr(rate) for _, part in chosen]
         score = chosen[0][1].score(
             metric,
             interval._replace(reliable=interval.reliable and sound),

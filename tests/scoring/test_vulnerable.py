@@ -80,6 +80,17 @@ def test_tails_are_those_that_the_rankings_say():
     assert outliers.verdict() == "too few"
 
 
+def test_blind_is_not_raised_by_the_noise_of_a_few() -> None:
+    bits, about = halves_of(8), people()
+    rng, guess = torch.Generator().manual_seed(0), MembershipGuess(torch.rand(400))
+    noise = np.random.default_rng(0).normal(size=400)
+    helped = noise + 6.0 * bits.numpy() * (np.arange(400) < 40)  # inputs tell in the outliers alone
+    for blind, low, high in ((noise, 0.5, 0.56), (helped, 0.95, 1.0)):
+        result = score_membership(guess, "world", bits, NOBODY, blind, rng, about)
+        outliers = next(score for score in result.scores if score.metric == "auc_outliers")
+        assert low <= outliers.blind <= high
+
+
 def test_own_records_are_in_no_group():
     bits, about = halves_of(5), people()
     own = bits & (torch.arange(400) < 100)
