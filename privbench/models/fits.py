@@ -15,6 +15,7 @@ MLP = "privbench.models.mlp.Mlp"
 OF_IMAGES = (
     "privbench.models.alexnet.AlexNet",
     "privbench.models.lenet.LeNet5",
+    "privbench.models.mlp_image.MlpImage",
     "privbench.models.resnet.ResNet",
     "privbench.models.transformer.Transformer",
 )
