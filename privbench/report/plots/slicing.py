@@ -117,7 +117,7 @@ def _panel(axes: Axes, ways: Sequence[Way], metric: str) -> None:
                 axes.axvline(
                     score["value"], color=INK, linewidth=0.7, linestyle=(0, (1, 2)), zorder=1
                 )
-    axes.invert_yaxis()
+    axes.set_ylim(len(ways) - 0.5, -0.5)  # the first on top, none at an edge
     axes.grid(axis="x", color=GRID, linewidth=0.6, zorder=0)
     if metric == "identification":
         axes.set_xlim(-0.04, 1.04)
