@@ -28,7 +28,7 @@ NAMES = {"unsplit": "Erdogan 2022, UnSplit", "pcat": "Gao 2023, PCAT"}
 AGREE = 5.0  # percentage points
 THEIRS = {
     "unsplit": Unsplit(
-        rounds=200,
+        rounds=1000,
         input_steps=100,
         model_steps=100,
         input_rate=1e-3,
@@ -134,7 +134,8 @@ def unsplit(sets: tuple[Samples, Samples]) -> float:
     return measured(
         "unsplit",
         sets,
-        f"has no auxiliary data, PCAT some; ten images together, {settings.rounds} of 1,000 rounds",
+        "has no auxiliary data, PCAT some; ten images together, "
+        f"{settings.rounds:,} rounds as theirs (200 give 51.0)",
     )
 
 
