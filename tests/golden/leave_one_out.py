@@ -17,6 +17,8 @@ from privbench.toolkit.evidence import Evidence
 from privbench.toolkit.likelihoods import average_log_p, outside_log_p
 from privbench.toolkit.shadows import ShadowModels, shadow_logits
 
+SIDE = 2  # models on either side of a record that a likelihood ratio needs
+
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
@@ -34,12 +36,20 @@ class Ensemble:
     right: Bool[Tensor, "models n"]
     member: Bool[Tensor, "models n"]
 
+    def judged(self, target: int) -> Bool[Tensor, " n"]:
+        """Records that enough of the other models were trained on, and enough were not.
+
+        Coins are fair and each model's own, so that this says nothing of the target's.
+        """
+        inside = self.member.sum(dim=0) - self.member[target].long()
+        return (inside >= SIDE) & (len(self.member) - 1 - inside >= SIDE)
+
     def against(self, target: int) -> Evidence:
-        """One model as the target, the others as its shadows."""
-        others = torch.arange(len(self.member)) != target
+        """One model as the target, the others as its shadows, on the records that can be judged."""
+        others, kept = torch.arange(len(self.member)) != target, self.judged(target)
         return Evidence(
-            self.confidence[target], self.log_p[target], self.confidence[others], self.log_p[others],
-            self.member[others],
+            self.confidence[target, kept], self.log_p[target, kept], self.confidence[others][:, kept],
+            self.log_p[others][:, kept], self.member[others][:, kept],
         )  # fmt: skip
 
     def accuracies(self) -> tuple[float, float]:
@@ -110,7 +120,7 @@ def strength(found: Ensemble, name: str, targets: int, rates: tuple[float, ...])
     areas, shares = [], []
     for target in range(targets):
         scores = SCORES[name](found.against(target)).numpy()
-        inside = found.member[target].numpy()
+        inside = found.member[target, found.judged(target)].numpy()
         areas.append(auc(scores, inside))
         shares.append([tpr_at(scores, inside, rate) for rate in rates])
     means = np.mean(shares, axis=0).tolist()

@@ -185,7 +185,7 @@ def test_a_cnn_on_2000_photographs(root: str) -> None:
     samples = _some(_training(Cifar10, root), 4000)
     shape = {"channels": 3, "size": 32, "convolutions": (16, 32)}
     recipe = Recipe(Net(Spec("privbench.models.lenet.LeNet5", shape)), ADAM, epochs=12, batch=16)
-    found = ensemble(samples, recipe, 16)
+    found = ensemble(samples, recipe, 17)
     _noted(
         "Likelihood ratios, the best preset, CIFAR-10",
         "4,000 records (2,000 in), LeNet-5 of 16 and 32 maps, Adam 0.001, batch 16, 12 epochs",
