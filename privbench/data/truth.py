@@ -150,7 +150,8 @@ class Truth:
 
         A coin, fixed by the seed, says for each sample that was seen twice whether the row before its
         last is paired with its last or with another's. Others' are drawn from the same two epochs, so
-        that steps tell nothing.
+        that steps tell nothing, and of the same label where there are labels: to know the class is not
+        to know the sample.
 
         Args:
             rows, owned, count, seed: see ``victims``; ``count`` pairs.
@@ -167,14 +168,16 @@ class Truth:
         same = torch.rand(len(self.train), generator=rng)[order] < 0.5
         twice = before[order] >= 0
         first, second, same = before[order][twice], last[order][twice], same[twice]
-        first, second, same = first[:count], second[:count], same[:count]
         epochs = torch.stack([rows[first, 0], rows[second, 0]], dim=1) // steps_per_epoch
-        keep = epochs[:, 0] < epochs[:, 1]
-        for group in epochs.unique(dim=0):
-            here = ((epochs == group).all(dim=1) & ~same).nonzero().flatten()
-            second[here] = second[here.roll(1)]
-            keep[here] &= len(here) > 1
-        return rows[torch.stack([first[keep], second[keep]], dim=1).flatten()]
+        labels = torch.zeros(len(self.train)) if self.train.y is None else self.train.y.cpu()
+        kinds = torch.cat([epochs, labels[order][twice][:, None].long()], dim=1)
+        keep, partner = epochs[:, 0] < epochs[:, 1], second.clone()
+        for kind in kinds.unique(dim=0):
+            here = (kinds == kind).all(dim=1).nonzero().flatten()
+            partner[here] = second[here.roll(1)]
+            keep[here] &= same[here] | (len(here) > 1)
+        second = torch.where(same, second, partner)
+        return rows[torch.stack([first[keep], second[keep]], dim=1)[:count].flatten()]
 
     def _last(
         self, rows: Rows, owned: frozenset[int], kept: Bool[Tensor, " n"] | None = None
