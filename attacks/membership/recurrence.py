@@ -62,8 +62,10 @@ class Recurrence(Attack):
         """Score every pair of victims by how likely they are one sample.
 
         Raises:
-            NotApplicable: no pair of which the seat saw the same units.
+            NotApplicable: no pair of which the seat saw the same units, or rows that are no pairs.
         """
+        if len(view.victims) % 2:
+            raise NotApplicable(f"{len(view.victims)} rows are no pairs; expected an even number")
         asked = view.victims.reshape(-1, 2, 2)
         score = torch.full((len(asked),), torch.nan, dtype=torch.float64)
         for part in seen_of_victims(view, self.reads):

@@ -103,7 +103,15 @@ class Stage:
     def under(self, opened: Opened) -> Stage:
         """The same seats, cut and fitted anew under another truth; own samples stay what they are."""
         cut_anew = cut(self.plan, opened, self.target, [view.seat for view in self.views])
-        kept = [replace(new, own=old.own) for new, old in zip(cut_anew, self.views, strict=True)]
+        kept = [
+            replace(
+                new,
+                own=old.own,
+                # which rows are paired depends on labels, that is on the truth
+                victims=old.victims if self.plan.attack.goal == "recurrence" else new.victims,
+            )
+            for new, old in zip(cut_anew, self.views, strict=True)
+        ]
         return replace(self, opened=opened, views=_fitted(self.plan, kept))
 
     def scores(self, guesses: Sequence[Guess], opened: Opened | None = None) -> list[Score]:

@@ -68,5 +68,7 @@ def test_it_says_what_it_lacks() -> None:
     view, _ = crossed(0.02)
     with pytest.raises(NotApplicable, match=r"threat\.steps=all"):
         Recurrence().run(replace(view, messages=view.messages[:PER_EPOCH]), RNG)
+    with pytest.raises(NotApplicable, match="no pairs"):
+        Recurrence().run(replace(view, victims=view.victims[:3]), RNG)
     with pytest.raises(UsageError, match="sharpness"):
         Recurrence(sharpness=0.0)
