@@ -184,14 +184,16 @@ def test_a_cnn_on_2000_photographs(root: str) -> None:
     start = time.perf_counter()
     samples = _some(_training(Cifar10, root), 4000)
     shape = {"channels": 3, "size": 32, "convolutions": (16, 32)}
-    recipe = Recipe(Net(Spec("privbench.models.lenet.LeNet5", shape)), ADAM, epochs=12, batch=16)
+    adam = Spec("torch.optim.Adam", {"lr": 1.3e-3})  # brings accuracies near those of the script
+    recipe = Recipe(Net(Spec("privbench.models.lenet.LeNet5", shape)), adam, epochs=12, batch=16)
     found = ensemble(samples, recipe, 17)
     _noted(
         "Likelihood ratios, the best preset, CIFAR-10",
-        "4,000 records (2,000 in), LeNet-5 of 16 and 32 maps, Adam 0.001, batch 16, 12 epochs",
+        "4,000 records (2,000 in), LeNet-5 of 16 and 32 maps, Adam 0.0013, batch 16, 12 epochs",
         found, tuple(name for name in SCORES if name != "loss_threshold"), 8,
         area=0.70, rate=0.01, share=0.04, tried=(0.707, 4.6), start=start,
-        remark="that script attacked one target, another CNN of accuracy 0.63 in and 0.43 out",
+        remark="that script attacked one target, another CNN of accuracy 0.63 in and 0.43 out; at rate "
+        "0.001, 0.59 in and 0.41 out, area 0.695 and 5.8 % were found",
     )  # fmt: skip
 
 
