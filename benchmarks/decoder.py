@@ -20,11 +20,12 @@ from pathlib import Path
 import torch
 from figure import Figure
 
+from privbench.attacking import attack_seed
 from privbench.compose.launch import one
 from privbench.compose.words import understood
 from privbench.contract import View, child_rng
 from privbench.data.splits import Opened, open_population
-from privbench.experiment import attack_seed, cut, scored
+from privbench.experiment import cut, scored
 from privbench.plan import Plan
 from privbench.scoring.bands import Point, band
 from privbench.scoring.score import Measured, Score, SeatResult

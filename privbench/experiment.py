@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 
+from privbench.attacking import attack_seed, attacked
 from privbench.contract import (
     Fitted,
     Guess,
@@ -25,7 +25,6 @@ from privbench.contract import (
     Seat,
     Spec,
     View,
-    child_rng,
     counted,
     spec_of,
     stage,
@@ -37,7 +36,7 @@ from privbench.oracle import CountingOracle
 from privbench.plan import Plan, source_of
 from privbench.positions import position_of
 from privbench.report.crowd import CrowdFacts
-from privbench.report.report import Refusal, Report, Run, SeatFacts
+from privbench.report.report import Report, Run, SeatFacts
 from privbench.scoring.audit import NOTHING, Claim
 from privbench.scoring.roc import curves
 from privbench.scoring.score import Pictures, SeatResult
@@ -159,45 +158,6 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
             attack_seconds=seconds,
         ),
     )
-
-
-class Attacked(NamedTuple):
-    """Views, a guess for each, and refusals that count the seats to which the attack does not apply."""
-
-    views: tuple[View, ...]
-    guesses: list[Guess]
-    refusals: tuple[Refusal, ...] = ()
-
-
-def attacked(
-    plan: Plan, views: tuple[View, ...], seal: Seal, oracle: CountingOracle | None
-) -> Attacked:
-    """Attack all seats together; where the attack does not apply to some, those that are left by halves.
-
-    Raises:
-        NotApplicable: it applies to none.
-    """
-    spec, seed = spec_of(plan.attack), attack_seed(plan)
-    refused: list[tuple[Seat, NotApplicable]] = []
-
-    def together(views: tuple[View, ...]) -> list[tuple[View, Guess]]:
-        try:
-            return list(zip(views, seal.attack(spec, views, seed, oracle), strict=True))
-        except NotApplicable as error:
-            if len(views) == 1:
-                refused.append((views[0].seat, error))
-                return []
-        half = len(views) // 2
-        return together(views[:half]) + together(views[half:])
-
-    done = together(views)
-    if not done:
-        raise refused[0][1]
-    reasons = Counter(
-        (str(why).replace(f"'{seat.name}'", "this seat"), seat.column) for seat, why in refused
-    )
-    refusals = tuple(Refusal(why, count, column) for (why, column), count in reasons.items())
-    return Attacked(tuple(view for view, _ in done), [guess for _, guess in done], refusals)
 
 
 def cut(plan: Plan, opened: Opened, target: Opening, seats: Sequence[Seat]) -> list[View]:
@@ -325,11 +285,6 @@ def _shown(results: Sequence[SeatResult]) -> tuple[Pictures, ...]:
     """Pictures of the first seats that have any."""
     found = [result.pictures for result in results if result.pictures is not None]
     return tuple(found[:PICTURED])
-
-
-def attack_seed(plan: Plan) -> int:
-    """Seed of fits and attacks; not that of training."""
-    return child_rng(torch.Generator().manual_seed(plan.seed), "attack").initial_seed()
 
 
 def seat_facts(plan: Plan, view: View) -> SeatFacts:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from privbench.attacking import attack_seed
 from privbench.checks.defense_rules import cited
 from privbench.checks.odd_views import ODD
 from privbench.checks.stage import Kind, Workshop, least, repaired, swapped
@@ -25,7 +26,6 @@ from privbench.contract import (
 )
 from privbench.data.splits import open_population
 from privbench.errors import DataError, PluginError, TrainingError, UsageError
-from privbench.experiment import attack_seed
 from privbench.scoring.score import Score
 from privbench.seating import why_not
 from privbench.wire import codec

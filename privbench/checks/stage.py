@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from scipy.stats import binom
 
+from privbench.attacking import attack_seed
 from privbench.compose.launch import one
 from privbench.compose.plans import Given
 from privbench.compose.words import Words
@@ -19,7 +20,7 @@ from privbench.data.digits import Digits
 from privbench.data.splits import Opened, open_population
 from privbench.data.truth import Truth
 from privbench.errors import NotApplicable, PluginError
-from privbench.experiment import attack_seed, claim_of, cut, fitted, oracle_of, scored
+from privbench.experiment import claim_of, cut, fitted, oracle_of, scored
 from privbench.plan import Plan
 from privbench.scoring.score import Score
 from privbench.scoring.scorer import Scorer
