@@ -49,6 +49,8 @@ TRIED = {
 }
 """What is known of why a replica does not meet the published figure, where it does not."""
 
+WEAKER = ("conv11", "ReLU22")  # where theirs is known to be out of reach of so short a training
+
 pytestmark = [pytest.mark.golden, pytest.mark.timeout(6 * 3600)]
 
 
@@ -143,8 +145,11 @@ def _both(
     return replica, ours
 
 
-def _held(replica: float, published: float) -> None:
-    """Two-sided; a replica outside is a figure missed, and stands in the table as missed."""
+def _held(replica: float, published: float, cut: str) -> None:
+    """Two-sided. A replica that is better than published is a figure missed, not a broken attack; one that
+    is worse is broken, but where it is known why (``WEAKER``).
+    """
+    assert replica >= published - 2 or cut in WEAKER
     if abs(replica - published) > 2:
         pytest.xfail(
             f"replica {replica:.2f} dB, published {published} dB: see benchmarks/golden.csv"
@@ -160,7 +165,7 @@ def test_white_box_on_mnist(
 ) -> None:
     replica, ours = _both(mnist, cut, 100, published, smooth, 0.5, "LeNet-5, 5 epochs")
     assert ours >= ours_at_least
-    _held(replica, published[0])
+    _held(replica, published[0], cut)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,7 @@ def test_white_box_on_cifar(
         photographs, cut, 50, published, smooth, he_nets.CIFAR[1], "6 conv + 2 fc, 3 epochs"
     )
     assert ours >= replica
-    _held(replica, published[0])
+    _held(replica, published[0], cut)
 
 
 @pytest.mark.parametrize(

@@ -140,20 +140,15 @@ def unsplit(sets: tuple[Samples, Samples]) -> float:
     )
 
 
-def _held(name: str, found: float) -> None:
-    """A figure that is missed stands in the table as missed."""
-    if abs(found - PUBLISHED[name]) > AGREE:
-        pytest.xfail(f"{found:.1f} %, published {PUBLISHED[name]} %: see benchmarks/golden.csv")
-
-
 def test_a_pseudo_client_does_what_the_client_does(pcat: float) -> None:
-    assert pcat > 50.0
-    _held("pcat", pcat)
+    assert abs(pcat - PUBLISHED["pcat"]) <= AGREE
 
 
 def test_a_clone_made_without_data_does_part_of_it(unsplit: float) -> None:
-    assert unsplit > 20.0, "guessing has 10"
-    _held("unsplit", unsplit)
+    """Missed: see benchmarks/golden.csv; a clone that does much less than it did is broken."""
+    assert unsplit > 40.0
+    if abs(unsplit - PUBLISHED["unsplit"]) > AGREE:
+        pytest.xfail(f"{unsplit:.1f} %, published {PUBLISHED['unsplit']} %")
 
 
 def test_a_few_labelled_images_are_worth_more_than_none(pcat: float, unsplit: float) -> None:
