@@ -36,11 +36,11 @@ def _same_messages(slow, fast):
     ],
 )
 def test_the_twin_the_crowd_and_one_machine_clip_alike(tiling, optimizer):
-    told = trained(regime(4, tiling, optimizer, clip=CLIP, epochs=2), mlp(16, 12, 8, 4), (1, 4, 4))
-    assert told.trained.topology.steps == 10
+    told = trained(regime(4, tiling, optimizer, clip=CLIP), mlp(16, 12, 8, 4), (1, 4, 4))
+    assert told.trained.topology.steps == 20
     central = train(told.trained.recipe, told.population.train, told.rng).weights
     assert furthest(told.trained.net.weights, central) < 1e-10
-    free = trained(regime(4, tiling, optimizer, epochs=2), mlp(16, 12, 8, 4), (1, 4, 4), taps=False)
+    free = trained(regime(4, tiling, optimizer), mlp(16, 12, 8, 4), (1, 4, 4), taps=False)
     assert furthest(free.trained.net.weights, central) > 1e-3  # it did bind
     recipe = told.trained.recipe
     twin = Twin(told.trained.topology, start(told), recipe.optimizer, clip=CLIP)
@@ -51,7 +51,7 @@ def test_the_twin_the_crowd_and_one_machine_clip_alike(tiling, optimizer):
 
 @pytest.mark.parametrize("net", ["residual", pytest.param("alexnet", marks=pytest.mark.slow)])
 def test_devices_alone_clip_alike_and_every_byte_is_counted(net):
-    told = trained(regime(5, "grid", epochs=1, clip=CLIP), *NETS[net])
+    told = trained(regime(5, "grid", epochs=2, clip=CLIP), *NETS[net])
     central = train(told.trained.recipe, told.population.train, told.rng).weights
     program, heard = walked(told)
     assert furthest(told.trained.net.weights, central) < 1e-10
@@ -61,7 +61,7 @@ def test_devices_alone_clip_alike_and_every_byte_is_counted(net):
     norms = [m for m in heard.messages if m.kind == "norm"]
     steps, hosts = told.trained.topology.steps, told.trained.topology.hosts()
     assert len(norms) == 2 * steps * len(hosts)
-    silent = trained(regime(5, "grid", epochs=1, clip=CLIP), *NETS[net], taps=False)
+    silent = trained(regime(5, "grid", epochs=2, clip=CLIP), *NETS[net], taps=False)
     assert silent.wire.bytes == told.wire.bytes
     assert told.wire.bytes["norm"] == sum(m.nbytes for m in norms)
 

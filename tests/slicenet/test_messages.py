@@ -75,8 +75,8 @@ def test_a_whole_message_takes_the_bytes_of_its_parts(tiling, spec, shape):
 
 @pytest.mark.parametrize("tiling, spec, shape", CASES)
 def test_weights_and_bytes_do_not_depend_on_who_listens_and_are_centralized(tiling, spec, shape):
-    loud = trained(regime(tiling, epochs=2), spec, shape, dtype=torch.float32)
-    still = trained(regime(tiling, epochs=2), spec, shape, dtype=torch.float32, taps=False)
+    loud = trained(regime(tiling, epochs=3), spec, shape, dtype=torch.float32)
+    still = trained(regime(tiling, epochs=3), spec, shape, dtype=torch.float32, taps=False)
     assert loud.wire.bytes == still.wire.bytes
     assert loud.wire.bytes["activation"] > 0
     central = train(loud.trained.recipe, loud.population.train, loud.rng).weights
