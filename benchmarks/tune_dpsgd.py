@@ -84,12 +84,17 @@ class Asked:
     regimes: list[str]
     steps: list[int] | None = None
     rates: list[float] | None = None
+    products: list[float] | None = None
 
     def settings(self, regime: str) -> Iterator[Setting]:
         """The points of the grid that are asked for."""
         for setting in grid(regime):
-            wanted = self.steps is None or setting.steps in self.steps
-            if wanted and (self.rates is None or setting.rate in self.rates):
+            parts = (
+                (self.steps, setting.steps),
+                (self.rates, setting.rate),
+                (self.products, setting.lr * setting.clip),
+            )
+            if all(some is None or value in some for some, value in parts):
                 yield setting
 
 
@@ -204,8 +209,9 @@ def main() -> None:
     parser.add_argument("--regime", nargs="+", default=["dpsgd"], choices=["dpsgd", "fedavg_dpsgd"])
     parser.add_argument("--steps", type=int, nargs="+")
     parser.add_argument("--rate", type=float, nargs="+", help="share of the records in a batch")
+    parser.add_argument("--product", type=float, nargs="+", help="learning rate times clip")
     given, words = parser.parse_known_args()
-    asked = Asked(given.epsilon, given.regime, given.steps, given.rate)
+    asked = Asked(given.epsilon, given.regime, given.steps, given.rate, given.product)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     found = []
