@@ -32,6 +32,7 @@ privbench: how much leaks from the way a model is trained.
   privbench                                    every regime, every goal, one table (study=compare)
   privbench regime=… threat=… attack=… seed=…  one run
   privbench study=NAME [key=value …]           the rows of a study, with overrides
+  privbench study=NAME rows=040,05*            some of them, by the beginnings of their names
   privbench -m attack=a,b seed=1,2,3 …         a sweep, on any Hydra launcher
   privbench report FOLDER [figures=FOLDER]     report.html and table.csv over all runs below a folder;
                                                figures as PDF, PNG and CSV
@@ -77,6 +78,9 @@ def main(argv: Sequence[str]) -> int:
             print(error.traceback, end="", file=sys.stderr)
         print(f"privbench: {error}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError | PluginError) else FAILED
+    except BrokenPipeError:  # whoever read what is printed, as head does, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback unasked
         if _debugged(words):
             traceback.print_exc()
@@ -93,7 +97,7 @@ def _debugged(words: Sequence[str]) -> bool:
 
 
 def _dispatch(words: list[str]) -> int:
-    if words and words[0] in ("-h", "--help", "help"):
+    if words[:1] == ["help"] or {"-h", "--help"} & set(words):
         print(_help())
         return 0
     if words and words[0] == "--version":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import math
 import re
@@ -91,6 +92,9 @@ def many(asked: Words) -> Launched:
         folder = folder_of(asked)
         overrides = [*asked.words, "hydra.mode=MULTIRUN", f"folder='{folder}'"]
         master = hydra.compose_config("run", overrides, run_mode=RunMode.MULTIRUN)
+        if asked.rows:
+            overrides += _confined(hydra, master, asked)
+            master = hydra.compose_config("run", overrides, run_mode=RunMode.MULTIRUN)
         jobs = _count(hydra, master)
         outlets = outlets_of(plain_part(master, "report", "sink"))
         check_shared(master)
@@ -141,10 +145,35 @@ def _here(hydra: Hydra, master: DictConfig) -> None:
     table.close()
 
 
+def _confined(hydra: Hydra, master: DictConfig, asked: Words) -> list[str]:
+    """Words that leave of a study the rows whose names begin with, or match, one of ``asked.rows``.
+
+    Raises:
+        UsageError: one of those matches nothing.
+    """
+    parser = OverridesParser.create(hydra.config_loader)
+    (choice,) = parser.parse_overrides(
+        [word for word in _swept(master) if word.startswith("+row/")]
+    )
+    names = [str(name) for name in choice.sweep_string_iterator()]
+    kept = set()
+    for pattern in asked.rows:
+        found = fnmatch.filter(names, pattern if "*" in pattern else f"{pattern}*")
+        if not found:
+            raise UsageError(
+                f"rows={pattern} is none of study={asked.study}; expected the beginning of a name, or a "
+                f"pattern with *, of: {', '.join(names)}"
+            )
+        kept.update(found)
+    left = ",".join(name for name in names if name in kept)
+    return ["hydra.sweeper.params=null", f"+{choice.key_or_group}=choice({left})"]
+
+
 def folder_of(asked: Words) -> str:
     """Name of the folder of a launch's table: other words, another table; none is written over."""
     said = [word.lstrip("+") for word in asked.words]
     kept = [word for word in said if not word.startswith(PASSING)]
+    kept += [f"rows={','.join(asked.rows)}"] if asked.rows else []
     name = re.sub(r"[^\w.,=+-]", "-", "+".join([asked.study or "sweep", *kept]))
     if len(name) <= LONGEST:
         return name

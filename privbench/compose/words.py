@@ -20,6 +20,8 @@ OBJECTS = (
 OPTIONAL = ("study", "defense", "sink")
 """Groups of which nothing may be chosen."""
 
+ROWS = "rows="
+
 WORD = re.compile(r"(?P<prefix>\+\+|\+|~)?(?P<key>[\w./@-]+)(?:=(?P<value>.*))?", re.DOTALL)
 
 
@@ -31,12 +33,14 @@ class Words:
         words: overrides for Hydra.
         study: name of the study, empty = none.
         many: a sweep or a study, rather than one run.
+        rows: which of the study's; empty = all.
         hint: the line that says how one run relates to the comparison; empty where it need not.
     """
 
     words: tuple[str, ...]
     study: str = ""
     many: bool = False
+    rows: tuple[str, ...] = ()
     hint: str = ""
 
 
@@ -48,6 +52,8 @@ def understood(words: Sequence[str], multirun: bool = False) -> Words:
         UsageError: something that is no ``key=value``, or more than one study.
     """
     found = listing()
+    rows = _rows(words)
+    words = [word for word in words if not word.startswith(ROWS)]
     parts = [_parts(word) for word in words]
     for part in parts:
         _check(part, found)
@@ -59,13 +65,27 @@ def understood(words: Sequence[str], multirun: bool = False) -> Words:
     ready = _own_model([_whole(part) for part in parts], parts)
     if study:
         _check_rows(study, found)
-        return Words(tuple(ready), study, many=True)
+        return Words(tuple(ready), study, many=True, rows=rows)
+    if rows and (multirun or single):
+        raise UsageError(
+            f"rows={','.join(rows)} chooses among the rows of a study, and none is asked for; name it too: "
+            "study=NAME"
+        )
     if multirun:
         return Words(tuple(ready), many=True)
     if single:
         return Words(tuple(ready), hint=_hint(words, parts, found))
     _check_rows("compare", found)
-    return Words((*ready, "study=compare"), "compare", many=True)
+    return Words((*ready, "study=compare"), "compare", many=True, rows=rows)
+
+
+def _rows(words: Sequence[str]) -> tuple[str, ...]:
+    """Beginnings or patterns of names, of ``rows=040,05*``."""
+    said = [word.removeprefix(ROWS) for word in words if word.startswith(ROWS)]
+    rows = tuple(part for text in said for part in re.split(r"[\[\],\s]+", text) if part)
+    if said and not rows:
+        raise UsageError("rows= is empty; expected beginnings or patterns of names: rows=040,05*")
+    return rows
 
 
 def _parts(word: str) -> dict[str, str]:

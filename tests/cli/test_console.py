@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,17 @@ def test_help_lists_choices_and_needs_no_torch(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert "host " in done.stdout and "rows of study=compare" in done.stdout
+
+
+def test_whoever_reads_only_the_beginning_has_enough(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "privbench", "--help"],
+            cwd=tmp_path, stdout=closed, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.stderr == ""
 
 
 def test_a_folder_of_the_users_does_not_break_us_in_silence(tmp_path: Path) -> None:

@@ -76,6 +76,30 @@ def test_what_every_row_would_fail_for_is_said_once(tmp_path: Path, rows, capsys
     assert not list(tmp_path.iterdir())
 
 
+def test_some_rows_of_a_study(tmp_path: Path, rows) -> None:
+    ran = []
+
+    def _row(plan: Plan) -> Report:
+        ran.append(plan.names.row)
+        return _not_applicable(plan)
+
+    rows(_row)
+    assert (
+        main(["study=membership", "rows=04,*gradient_match", "workers=1", f"out={tmp_path}"]) == 0
+    )
+    assert [row[:3] for row in ran] == ["040", "041", "042", "078"]
+    assert (tmp_path / "studies" / "membership+rows=04,-gradient_match" / "table.csv").exists()
+
+
+def test_a_row_that_a_study_has_not(tmp_path: Path, rows, capsys) -> None:
+    rows(_not_applicable)
+    assert main(["study=membership_core", "rows=011", f"out={tmp_path}"]) == 2
+    said = capsys.readouterr().err
+    assert "rows=011 is none of study=membership_core" in said
+    assert "010-centralized-released-lira" in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interrupted_study_says_how_to_go_on(tmp_path: Path, rows, capsys) -> None:
     def _row(plan: Plan) -> Report:
         if plan.seed == 2:

@@ -62,3 +62,24 @@ def test_an_unknown_name_is_answered_with_the_right_one(word: str, answer: str) 
 def test_what_is_no_word_is_refused(words: list[str]) -> None:
     with pytest.raises(UsageError):
         understood(words)
+
+
+@pytest.mark.parametrize("word", ["rows=040,05*", "rows=[040,05*]"])
+def test_rows_of_a_study_are_chosen_by_their_names(word: str) -> None:
+    asked = understood(["study=membership", word, "seed=1"])
+    assert asked.rows == ("040", "05*")
+    assert asked.words == ("study=membership", "seed=1")
+
+
+@pytest.mark.parametrize(
+    ("words", "multirun", "answer"),
+    [(["attack=lira"], False, "study=NAME"), (["attack=lira,gap"], True, "study=NAME")],
+)
+def test_rows_without_a_study_are_refused(words: list[str], multirun: bool, answer: str) -> None:
+    with pytest.raises(UsageError, match=answer):
+        understood([*words, "rows=040"], multirun)
+
+
+def test_no_rows_are_refused() -> None:
+    with pytest.raises(UsageError, match="expected beginnings or patterns"):
+        understood(["study=membership", "rows="])
