@@ -25,6 +25,7 @@ from privbench.contract import (
     Seat,
     Spec,
     View,
+    child_rng,
     counted,
     spec_of,
     stage,
@@ -333,6 +334,7 @@ def _facts(plan: Plan, opened: Opened, target: Opening) -> Facts:
     trained, truth = target.trained, opened.truth
     auxiliary = opened.population.auxiliary
     recipe = replace(trained.recipe, net=without_weights(trained.recipe.net))
+    noise = child_rng(torch.Generator().manual_seed(plan.seed), "noise")
 
     def victims(rows: Rows, owned: frozenset[int]) -> Rows:
         asked = rows, owned, plan.victims, plan.seed
@@ -347,7 +349,7 @@ def _facts(plan: Plan, opened: Opened, target: Opening) -> Facts:
 
     return Facts(
         public=Public(opened.candidates, auxiliary, recipe, trained.trainer, trained.net),
-        own=truth.samples,
+        own=lambda rows: truth.learned(rows, recipe, noise),
         victims=victims,
         pairs=pairs,
         notes=target.notes,

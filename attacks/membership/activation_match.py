@@ -10,7 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privbench.contract import Attack, Block, Layer, MembershipGuess, Samples, View, blocks
+from privbench.contract import (
+    Attack,
+    Block,
+    Layer,
+    MembershipGuess,
+    Recipe,
+    Samples,
+    View,
+    blocks,
+    copies_of,
+    counted,
+)
 from privbench.errors import NotApplicable
 from privbench.toolkit.prefix import Prefixes
 from privbench.toolkit.traffic import places
@@ -25,7 +36,8 @@ class ActivationMatch(Attack):
     https://arxiv.org/abs/2012.02670, discuss a server that owns the first layers.
 
     We differ: nothing is learned. The activation of each candidate is computed and compared, so it
-    succeeds by construction wherever a member's row was captured under weights that the seat holds.
+    succeeds by construction wherever a member's row was captured under weights that the seat holds. Where
+    the recipe augments records, every copy that it can make of a candidate is looked for.
 
     A row that is zero in every unit seen matches all records that leave these units silent, and is
     left out.
@@ -90,10 +102,11 @@ def _nearest(
         NotApplicable: the seat knows the way to none of the rows.
     """
     prefixes, refused = Prefixes(view.topology, view.weights), []
+    x, recipe = samples.x.to(view.device), view.public.recipe
     best = torch.full((len(samples),), torch.inf, dtype=torch.float64)
     for layer, block in seen:
         try:
-            distance = _nearest_in(block, layer, prefixes, samples.x.to(view.device))
+            distance = _nearest_in(block, layer, prefixes, x, recipe)
         except NotApplicable as reason:
             refused.append(reason)
             continue
@@ -103,19 +116,23 @@ def _nearest(
     return best.nan_to_num(posinf=torch.finfo(torch.float32).max)
 
 
-def _nearest_in(block: Block, layer: Layer, prefixes: Prefixes, x: Tensor) -> Float[Tensor, " n"]:
-    """The same for rows of which the same units were seen."""
+def _nearest_in(
+    block: Block, layer: Layer, prefixes: Prefixes, x: Tensor, recipe: Recipe | None
+) -> Float[Tensor, " n"]:
+    """The same for rows of which the same units were seen; of each sample's copies the nearest counts."""
     units = torch.tensor(block.units)
     best = torch.full((len(x),), torch.inf, dtype=torch.float64)
-    for step in block.rows[:, 0].unique().tolist():
+    for step in counted(block.rows[:, 0].unique().tolist()):
         rows = block.payload[block.rows[:, 0] == step].flatten(1).double()
         rows = rows[rows.any(dim=1)]
         if not len(rows):
             continue
-        with torch.no_grad():
-            expected = prefixes.at(layer.name, step)(x).cpu()[:, units].flatten(1).double()
-        distance = _squared_distances(expected, rows) / rows.square().sum(1).mean()
-        best = torch.minimum(best, distance.amin(dim=1))
+        prefix, scale = prefixes.at(layer.name, step), rows.square().sum(1).mean()
+        for copy in copies_of(recipe, x):
+            with torch.no_grad():
+                expected = prefix(copy).cpu()[:, units].flatten(1).double()
+            distance = _squared_distances(expected, rows) / scale
+            best = torch.minimum(best, distance.amin(dim=1))
     return best
 
 

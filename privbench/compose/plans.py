@@ -24,8 +24,8 @@ from privbench.regimes.base import Regime
 from privbench.report.report import Names
 
 OUTSIDE = (
-    "hydra", "out", "workers", "again", "debug", "row", "study", "folder", "crowd", "slicer", "tiling",
-    "faults", "report", "sink",
+    "hydra", "out", "workers", "again", "debug", "row", "study", "folder", "augmentation", "crowd", "slicer",
+    "tiling", "faults", "report", "sink",
 )  # fmt: skip
 """Keys that do not belong to what a run is: paths and names, and what a regime has taken in."""
 

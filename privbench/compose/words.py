@@ -13,7 +13,8 @@ ONE_RUN = ("regime", "threat", "attack")
 """A word that names one of these makes it one run, not a study."""
 
 OBJECTS = (
-    "data", "model", "crowd", "slicer", "faults", "regime", "threat", "attack", "defense", "sink",
+    "data", "model", "augmentation", "crowd", "slicer", "faults", "regime", "threat", "attack", "defense",
+    "sink",
 )  # fmt: skip
 """Groups whose choices are objects: their settings need not stand in the yaml to be set."""
 

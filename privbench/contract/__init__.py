@@ -12,6 +12,7 @@ from privbench.contract.attack import (
     PrivacyCost,
     check_words,
 )
+from privbench.contract.augmentation import Augmentation, augmented, copies_of
 from privbench.contract.cost import Bill, Carried, Cost, Volume
 from privbench.contract.defense import LearningDefense, MessageDefense, Observed, Wrapped
 from privbench.contract.guess import (
@@ -67,12 +68,12 @@ from privbench.contract.view import (
 
 __all__ = [
     "COLUMNS", "GOALS", "GRANTS", "GUESS_OF_GOAL", "HEADER_BYTES", "KINDS", "OWNERS", "PAIRS", "ROW_KINDS",
-    "TENSOR_KINDS", "Actor", "Attack", "Bill", "Block", "Budget", "Carried", "Cost", "Federation",
-    "Fit", "Fitted", "GaussianMechanism", "Guess", "Handover", "InversionGuess", "Knowledge",
+    "TENSOR_KINDS", "Actor", "Attack", "Augmentation", "Bill", "Block", "Budget", "Carried", "Cost",
+    "Federation", "Fit", "Fitted", "GaussianMechanism", "Guess", "Handover", "InversionGuess", "Knowledge",
     "LabelGuess", "Layer", "LearningDefense", "Load", "Losses", "MembershipGuess", "Message",
     "MessageDefense", "Need", "Net", "Observed", "Oracle", "Own", "Pairs", "Party", "PrivacyCost", "Public",
     "Recipe", "ReconstructionGuess", "Samples", "Seat", "Slice", "Spec", "Stand", "Tell", "Threat",
-    "Topology", "Traffic", "Trainer", "View", "Volume", "Weights", "Wrapped", "batches", "blocks",
-    "check_words", "child_rng", "counted", "finite", "load_name", "no_rows", "optimizer_for",
-    "spec_of", "stage", "steps_per_epoch", "told", "traced", "watching",
+    "Topology", "Traffic", "Trainer", "View", "Volume", "Weights", "Wrapped", "augmented", "batches",
+    "blocks", "check_words", "child_rng", "copies_of", "counted", "finite", "load_name", "no_rows",
+    "optimizer_for", "spec_of", "stage", "steps_per_epoch", "told", "traced", "watching",
 ]

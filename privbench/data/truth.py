@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from privbench.contract import Observed, Samples, child_rng
+from privbench.contract import Observed, Recipe, Samples, augmented, child_rng
 from privbench.errors import PluginError, StorageError
 
 Rows = Int64[Tensor, "n 2"]
@@ -113,6 +113,25 @@ class Truth:
     def samples(self, rows: Rows) -> Samples:
         """The records behind rows."""
         return self.train[self.sample_of(rows)]
+
+    def learned(self, rows: Rows, recipe: Recipe, noise: torch.Generator) -> Samples:
+        """What was learned from at these rows: the records, or the copies of them that crossed.
+
+        A row of a federated round stands for all of a client's visits to a record in it, each to another
+        copy: it has the record.
+
+        Args:
+            noise: by which the recipe's copies were drawn, see ``augmented``.
+        """
+        found = self.samples(rows)
+        if recipe.augmentation is None or recipe.federation is not None:
+            return found
+        x = found.x.clone()
+        for step in rows[:, 0].unique().tolist():
+            here, batch = rows[:, 0] == step, self.batch(step)
+            copies = augmented(recipe, self.train[batch], batch, noise, step)
+            x[here] = copies.x[rows[here, 1]]
+        return Samples(x, found.y)
 
     def owners_of(self, rows: Rows) -> Int64[Tensor, " n"]:
         """Number of the owner of the record behind each row."""

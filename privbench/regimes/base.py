@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from privbench.contract import (
+    Augmentation,
     LearningDefense,
     Net,
     Observed,
@@ -68,6 +69,8 @@ class Regime(ABC):
         clip: the largest L2 norm of a step's whole gradient (R. Pascanu, T. Mikolov, Y. Bengio: On the
             difficulty of training Recurrent Neural Networks, 2013, https://arxiv.org/abs/1211.5063);
             None = any. DP-SGD clips each record's by itself: ``learning.clip``.
+        augmentation: makes the copies that are learned from in place of records, one at each visit;
+            None = records as they are.
         learning: DP-SGD or the like; None = plain.
 
     ``trainer`` is the import name of the function that trains a shadow of its models.
@@ -84,6 +87,7 @@ class Regime(ABC):
     batch: int = 32  # records
     decay: str = "constant"  # or linear
     clip: float | None = None  # L2 norm
+    augmentation: Augmentation | None = None
     learning: LearningDefense | None = None
 
     def recipe(self, net: Net, records: int) -> Recipe:
@@ -102,6 +106,7 @@ class Regime(ABC):
             batch=self.batch,
             decay=self.decay,
             clip=self.clip,
+            augmentation=None if self.augmentation is None else spec_of(self.augmentation),
         )
         if self.learning is None:
             return recipe
@@ -125,6 +130,11 @@ class Regime(ABC):
             )
         if self.decay not in ("constant", "linear"):
             raise UsageError(f"regime.decay='{self.decay}'; expected constant or linear")
+        if not isinstance(self.augmentation, Augmentation | None):
+            raise UsageError(
+                f"regime.augmentation={self.augmentation}; expected privbench's Augmentation: choose one "
+                "by name, for example augmentation=mirrored, and then its settings"
+            )
         if not isinstance(self.optimizer_args, Mapping):
             raise UsageError(
                 f"regime.optimizer_args={self.optimizer_args}; expected names and values, for example "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
@@ -92,6 +92,11 @@ class Centralized(Regime):
             passes=visits / len(samples),
             observed=observed() if observed is not None else None,
         )
+
+    @classmethod
+    def like(cls, regime: Regime) -> Centralized:
+        """Centralized training with another regime's settings, as far as it has them."""
+        return cls(**{each.name: getattr(regime, each.name) for each in fields(Regime)})
 
     def _goal(
         self, net: Net, population: Population, rng: torch.Generator, device: str

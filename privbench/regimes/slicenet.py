@@ -291,15 +291,7 @@ class SliceNet(Regime):
         plain = self.optimizer == "torch.optim.SGD" and not self.optimizer_args.get("momentum")
         if self.replicas > 1 and not (self.average_every == 1 and plain):
             return None
-        return Centralized(
-            lr=self.lr,
-            optimizer=self.optimizer,
-            optimizer_args=self.optimizer_args,
-            epochs=self.epochs,
-            batch=self.batch,
-            decay=self.decay,
-            clip=self.clip,
-        )
+        return Centralized.like(self)
 
     def problem(self, graph: Graph, recipe: Recipe, shares: list[int]) -> Problem:
         """What the slicer is asked: this network, on this crowd, with so many records a device."""

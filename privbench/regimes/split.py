@@ -106,14 +106,7 @@ class Split(Regime):
 
     def equivalent(self) -> Regime:
         """Centralized training with the same settings: the same numbers in the same order."""
-        return Centralized(
-            lr=self.lr,
-            optimizer=self.optimizer,
-            optimizer_args=self.optimizer_args,
-            epochs=self.epochs,
-            batch=self.batch,
-            decay=self.decay,
-        )
+        return Centralized.like(self)
 
     def query_pairs(
         self, trained: Trained, states: dict[int, dict[str, Tensor]], x: Float[Tensor, "n ..."]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from privbench.contract import Recipe, Samples, batches, child_rng, counted
+from privbench.contract import Recipe, Samples, augmented, batches, child_rng, counted
 from privbench.data.population import Population
 from privbench.regimes.curve import Curve
 from privbench.slicenet.engine import Simulated
@@ -29,14 +29,15 @@ def in_turn(
 ) -> int:
     """All steps in this process; how many records were visited."""
     owner_of = _owner_of(samples, shares)
-    order = batches(recipe, len(samples), child_rng(rng, "batches"))
+    order, noise = batches(recipe, len(samples), child_rng(rng, "batches")), child_rng(rng, "noise")
     visits = 0
     for step in counted(range(steps)):
         positions = next(order)
         if isinstance(engine, Faulty):
             positions = positions[engine.present(step, owner_of[positions])]
         population.note(step, positions)
-        batch = samples[positions.to(samples.x.device)]
+        records = samples[positions.to(samples.x.device)]
+        batch = augmented(recipe, records, positions, noise, step)
         curve.add(engine.step(step, batch, owner_of[positions]))
         visits += len(positions)
     return visits

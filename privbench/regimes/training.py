@@ -18,6 +18,7 @@ from privbench.contract import (
     Observed,
     Recipe,
     Samples,
+    augmented,
     batches,
     child_rng,
     counted,
@@ -53,7 +54,7 @@ class Learner:
         recipe: with weights in ``recipe.net``: training starts from them.
         samples: labelled records.
         order: draws the batches.
-        noise: all randomness of a learning defense and of random layers such as dropout.
+        noise: all randomness of a learning defense, of augmentation, and of random layers such as dropout.
         backward: how a batch's gradients are computed.
 
     Raises:
@@ -81,6 +82,7 @@ class Learner:
         self._clip = recipe.clip
         self.curve = Curve()
         self._steps = 0
+        self._recipe, self._noise = recipe, noise
         self._masks = Noise(noise.initial_seed())
         self.observed: Callable[[], Observed] | None = None
         self._drops = recipe.learning is None  # the first step shows whether there is dropout,
@@ -96,8 +98,9 @@ class Learner:
         return next(self._order)
 
     def learn(self, positions: Int64[Tensor, " batch"]) -> None:
-        """One optimiser step on the mean loss of these records."""
-        batch = self.samples[positions.to(self.samples.x.device)]
+        """One optimiser step on the mean loss of these records, or of copies of them."""
+        records = self.samples[positions.to(self.samples.x.device)]
+        batch = augmented(self._recipe, records, positions, self._noise, self._steps)
         self._masks.step = self._steps
         lent = seeded(self._masks.seed + self._steps, batch.x.device)
         with nullcontext() if self._draws is False else lent:
@@ -143,7 +146,7 @@ class Training:
         recipe: initial weights are ``recipe.net.weights``, or drawn from ``rng`` where it has none.
         samples: labelled records, on the device where training happens.
         rng: initial weights come from its child ``init``, batches from ``batches``, noise of a
-            learning defense and of random layers from ``noise``.
+            learning defense, of augmentation and of random layers from ``noise``.
         backward: how a batch's gradients are computed.
     """
 
@@ -246,11 +249,6 @@ def _check(recipe: Recipe, samples: Samples) -> None:
         raise UsageError(
             f"loss '{recipe.loss}' is unknown; expected a name of torch.nn.functional, "
             "for example cross_entropy"
-        )
-    if recipe.augmentation is not None:
-        raise UsageError(
-            f"augmentation '{recipe.augmentation.target}' is asked for, but this trainer feeds "
-            "records as they are; leave recipe.augmentation out"
         )
     if recipe.mechanism is not None and recipe.learning is None:
         raise TrainingError(

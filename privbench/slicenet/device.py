@@ -21,6 +21,9 @@ from privbench.slicenet.skeleton import Skeleton
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``(n, classes)`` outputs and ``(n,)`` labels to the mean loss, a scalar."""
 
+Copied = Callable[[Samples, Tensor, Tensor], Samples]
+"""An owner's records, the numbers of all of a step, and its rows, to what it learns from."""
+
 
 @dataclass(frozen=True, eq=False)
 class Holdings:
@@ -47,13 +50,20 @@ class Owner:
         constants: tensors of stem and tail that are not learned; public.
         holdings: its samples.
         loss: mean over rows.
+        copied: makes the copies that it learns from in place of its records.
     """
 
     def __init__(
-        self, skeleton: Skeleton, constants: Mapping[str, Tensor], holdings: Holdings, loss: Loss
+        self,
+        skeleton: Skeleton,
+        constants: Mapping[str, Tensor],
+        holdings: Holdings,
+        loss: Loss,
+        copied: Copied,
     ) -> None:
         self._skeleton, self._graph = skeleton, skeleton.graph
         self._constants, self._holdings, self._loss = constants, holdings, loss
+        self._copied = copied
         self._public: dict[str, Tensor] = {}
         self._rows = torch.empty(0, dtype=torch.int64)
         self._batch = Samples(torch.empty(0))
@@ -68,9 +78,10 @@ class Owner:
         """A broadcast of stem or tail."""
         self._public[name] = value.clone().requires_grad_()
 
-    def begin(self, rows: Int64[Tensor, " n"], records: Int64[Tensor, " n"]) -> None:
-        """A step with some of its records, at these rows of the batch."""
-        self._rows, self._batch = rows, self._holdings.at(records)
+    def begin(self, rows: Int64[Tensor, " n"], records: Int64[Tensor, " batch"]) -> None:
+        """A step with these records, of which those at some rows are its own."""
+        own = self._holdings.at(records[rows])
+        self._rows, self._batch = rows, self._copied(own, records, rows)
         self.received, self.arrived, self.slopes, self.gradients = {}, {}, {}, {}
 
     def forward(self, noise: Noise) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor
 
-from privbench.contract import Party
+from privbench.contract import Party, Samples, augmented
 from privbench.slicenet.briefing import Private, Public, Watcher
 from privbench.slicenet.device import Host, Owner
 from privbench.slicenet.graph import Graph, parameters_of
@@ -53,8 +53,13 @@ class Program:
             if name not in (COORDINATOR, RELEASER)
         }
         loss = getattr(F, public.recipe.loss)
+        draws = torch.Generator().manual_seed(public.noise_seed)
+
+        def copied(own: Samples, records: Tensor, rows: Tensor) -> Samples:
+            return augmented(public.recipe, own, records, draws, self._step, rows)
+
         self._owners = {
-            name: Owner(skeleton, public.constants, holdings, loss)
+            name: Owner(skeleton, public.constants, holdings, loss, copied)
             for name, holdings in private.holdings.items()
         }
         self._scorer = Scorer(loss) if self.schedule.scorer in here else None
@@ -94,7 +99,7 @@ class Program:
             host.begin()
         for name, rows in self.schedule.groups.items():
             if name in self._owners:
-                self._owners[name].begin(rows, records[rows])
+                self._owners[name].begin(rows, records)
         if number == 0:
             self._carry(self.schedule.handed_out(), self._handed_out, self._got_slice)
         if self._watcher.wants(number):

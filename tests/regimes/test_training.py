@@ -21,7 +21,7 @@ from privbench.contract import (
     child_rng,
     optimizer_for,
 )
-from privbench.errors import TrainingError, UsageError
+from privbench.errors import PluginError, TrainingError, UsageError
 from privbench.regimes.training import Training, train, training_flops
 
 
@@ -162,7 +162,7 @@ def test_nan_is_an_error_that_names_the_learning_rate(net: Net, digits: Samples)
     ("changes", "error", "words"),
     [
         ({"loss": "cross"}, UsageError, "cross_entropy"),
-        ({"augmentation": Spec("torch.nn.Flatten")}, UsageError, "augmentation"),
+        ({"augmentation": Spec("torch.nn.Flatten")}, PluginError, "Augmentation"),
         ({"mechanism": GaussianMechanism(1.0, 1.0)}, TrainingError, "learning"),
     ],
 )
