@@ -15,6 +15,7 @@ from privbench.contract import (
     Message,
     Net,
     Public,
+    Recipe,
     Samples,
     Seat,
     Spec,
@@ -22,7 +23,9 @@ from privbench.contract import (
     View,
     Weights,
     child_rng,
+    spec_of,
 )
+from privbench.data.augmentations import Moved
 from privbench.errors import NotApplicable
 from privbench.toolkit.prefix import prefix
 
@@ -53,7 +56,9 @@ class Capture:
     member: torch.Tensor
 
 
-def captured(std: float = 0.0, units: tuple[int, ...] | None = None) -> Capture:
+def captured(
+    std: float = 0.0, units: tuple[int, ...] | None = None, moved: bool = False
+) -> Capture:
     """Every member crosses once, in one of four batches, each under other weights."""
     rng = torch.Generator().manual_seed(8)
     candidates = Samples(torch.rand(CANDIDATES, 1, 5, 5, generator=rng))
@@ -65,6 +70,7 @@ def captured(std: float = 0.0, units: tuple[int, ...] | None = None) -> Capture:
         held = {name: state[name] for name in LAYERS[0].parameters}
         weights.append(Weights(step, "linear0", None, held))
         batch = candidates.x[order[step * BATCH : (step + 1) * BATCH]]
+        batch = Moved()(batch, rng) if moved else batch
         payload = prefix(TOPOLOGY, weights, "linear0", step)(batch).detach()
         payload = payload + std * torch.randn(payload.shape, generator=rng)
         payload = payload if units is None else payload[:, list(units)]
@@ -111,6 +117,22 @@ def test_few_bits_weaken_it_by_degrees() -> None:
         sent = tuple(Quantize(bits=bits).send(message, rng) for message in capture.view.messages)
         areas.append(area(replace(capture, view=replace(capture.view, messages=sent))))
     assert areas[0] > 0.97 and areas[0] > areas[1] > areas[2] > 0.5
+
+
+def test_copies_are_recognised_by_whoever_knows_how_they_are_made() -> None:
+    """Unaware of the recipe it looks for records, of which one in 18 crossed as it is."""
+    capture = captured(moved=True)
+    recipe = Recipe(NET, Spec("torch.optim.SGD"), 1, BATCH, augmentation=spec_of(Moved()))
+    public = replace(capture.view.public, recipe=recipe)
+    aware = replace(capture, view=replace(capture.view, public=public))
+    assert area(aware) == 1.0
+    assert area(capture) < 0.75
+    guess = ActivationMatch().run(aware.view, torch.Generator())
+    assert torch.equal(guess.scores > guess.threshold, capture.member)
+    rng = torch.Generator().manual_seed(99)
+    fresh = Samples(torch.rand(CANDIDATES, 1, 5, 5, generator=rng))
+    strangers = replace(aware.view, public=replace(public, candidates=fresh))
+    assert abs(area(replace(aware, view=strangers)) - 0.5) < 0.22
 
 
 def test_whom_it_did_not_capture_it_does_not_recognise() -> None:

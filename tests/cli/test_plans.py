@@ -13,6 +13,7 @@ from privbench import experiment, plugins
 from privbench.compose.launch import one
 from privbench.compose.words import Words, understood
 from privbench.compose.workers import granted
+from privbench.data.augmentations import Moved
 from privbench.errors import PrivbenchError, UsageError
 from privbench.plan import Plan
 from privbench.report.report import Report
@@ -71,6 +72,15 @@ def test_every_row_names_choices_that_are_there(study: str, row: str) -> None:
 def test_settings_reach_their_objects() -> None:
     plan = _plan("threat=hosts", "threat.fraction=0.5", "threat.sample=3", "seed=7", "victims=9")
     assert (plan.threat.fraction, plan.threat.sample, plan.seed, plan.victims) == (0.5, 3, 7, 9)
+
+
+def test_an_augmentation_reaches_every_regime_of_ours() -> None:
+    plan = _plan("regime=dpsgd", "augmentation=moved", "augmentation.pixels=2")
+    assert plan.regime.augmentation == Moved(pixels=2)
+    assert _plan("regime=dpsgd").regime.augmentation is None
+    texts = [choice.path.read_text() for choice in FOUND["regime"].values()]
+    built = [text for text in texts if "\n_target_: privbench.regimes" in text]
+    assert len(built) == 5 and all("\naugmentation: ${augmentation}\n" in text for text in built)
 
 
 def test_defenses_keep_their_order_and_their_settings() -> None:

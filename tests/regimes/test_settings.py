@@ -44,6 +44,7 @@ def train(population: Population) -> Train:
         ({"optimizer_args": {"momentum": -1.0}}, r"Invalid momentum"),
         ({"optimizer_args": None}, r"regime.optimizer_args=None; expected names and values"),
         ({"lr": None}, r"regime.lr=None; expected a number above 0"),
+        ({"augmentation": {"pixels": 1}}, r"choose one by name, for example augmentation=mirrored"),
     ],
 )  # fmt: skip
 def test_an_optimiser_that_cannot_train_is_refused_by_its_key(

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from privbench.contract import Spec
+from privbench.data.augmentations import Moved
 from privbench.errors import UsageError
 from privbench.regimes.training import train
 from privbench.slicenet.briefing import Public
@@ -65,6 +66,10 @@ def test_one_device_hosts_all_and_many_host_little(devices):
 
 def test_two_stem_layers_and_a_falling_learning_rate():
     agree(trained(regime(4, "input", stem=2, decay="linear"), *NETS["mlp"]))
+
+
+def test_owners_draw_the_copies_that_one_machine_would_draw():
+    agree(trained(regime(4, "grid", epochs=1, augmentation=Moved()), *NETS["mlp"]))
 
 
 def test_a_stem_layer_that_the_tail_alone_needs():

@@ -16,6 +16,7 @@ from device_nets import NETS
 from devices import furthest, named, regime
 
 from privbench.contract import Message
+from privbench.data.augmentations import Moved
 from privbench.errors import TrainingError, UsageError
 from privbench.regimes.slicenet import SliceNet
 from privbench.slicenet.engines import Distributed
@@ -68,6 +69,14 @@ def test_processes_train_and_send_as_the_simulated_crowd_does(net, tiling, label
     two = trained(apart(base, processes=2), spec, shape, dtype=dtype)
     assert next(two.tap.cut()).payload.dtype == dtype
     same(one, two, rtol)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_processes_learn_from_the_copies_of_the_simulated_crowd():
+    base = regime(4, "grid", augmentation=Moved())
+    one, two = (trained(each, *MLP) for each in (base, apart(base)))
+    same(one, two, 1e-10)
 
 
 @pytest.mark.slow
