@@ -152,8 +152,9 @@ def _further(
 ) -> None:
     """The page and the dashboards, once results are on disk and on the screen."""
     from privbench.compose.outlets import Shown, to_stderr
+    from privbench.report.study import heading
 
-    shown = Shown(reports, study or "one run")
+    shown = Shown(reports, heading(study))
     page = shown.page(folder, outlets.images)
     screen.print(f"To look at: {page}", soft_wrap=True, highlight=False)
     outlets.mirror(shown, study, folder, to_stderr)

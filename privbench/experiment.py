@@ -33,6 +33,7 @@ from privbench.contract import (
 from privbench.data.splits import Opened, open_population
 from privbench.equality import as_reference
 from privbench.errors import NotApplicable, PrivbenchError
+from privbench.likeness import unlike
 from privbench.oracle import CountingOracle
 from privbench.plan import Plan, source_of
 from privbench.positions import position_of
@@ -151,7 +152,8 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
             report.run,
             warnings=report.run.warnings
             + unprotected(views, target.transcript.owners)
-            + _unadapted(plan, views),
+            + _unadapted(plan, views)
+            + _unlike(plan, target, views),
             sealed=seal.sealed,
             guess_hash=guess_hash,
             queries=oracle.count if oracle else None,
@@ -280,6 +282,13 @@ def _unadapted(plan: Plan, views: Sequence[View]) -> tuple[str, ...]:
         f"shadow models were trained without {' and '.join(left)}, which changed messages while the "
         "target was trained: the attack is not adapted to it, and one that is may find more",
     )
+
+
+def _unlike(plan: Plan, target: Opening, views: Sequence[View]) -> tuple[str, ...]:
+    """A sentence where shadow models are not like a target that was trained elsewhere."""
+    if plan.names.regime != "given":
+        return ()
+    return unlike(views, target.quality.train_accuracy, target.quality.accuracy)
 
 
 def _shown(results: Sequence[SeatResult]) -> tuple[Pictures, ...]:

@@ -107,20 +107,33 @@ def with_victims(
 ) -> tuple[tuple[View, ...], tuple[Refusal, ...]]:
     """The views that hold somebody to attack, and refusals that count the others.
 
-    A seat that could attack and saw no row of anybody else has measured nothing: no score is its.
+    A seat that could attack and saw no row of anybody else, or owns every record, has measured nothing:
+    no score is its.
     """
-    if attack.goal not in OF_ROWS:
-        return tuple(views), ()
+    able = []
     idle: dict[tuple[str, str], int] = {}
     for view in views:
-        if not len(view.victims):
-            owners = view.topology.owners
-            alone = bool(owners) and len(owned_by(view.seat, view.topology)) == len(owners)
-            nobody = NO_PAIR if attack.goal == "recurrence" else NOBODY
-            why = NOBODY_ELSE if alone else nobody, view.seat.column
-            idle[why] = idle.get(why, 0) + 1
+        reason = _nobody(attack, view)
+        if reason:
+            idle[reason, view.seat.column] = idle.get((reason, view.seat.column), 0) + 1
+        else:
+            able.append(view)
     refusals = tuple(Refusal(reason, count, column) for (reason, column), count in idle.items())
-    return tuple(view for view in views if len(view.victims)), refusals
+    return tuple(able), refusals
+
+
+def _nobody(attack: Attack, view: View) -> str:
+    """One sentence where the view holds nobody to attack; empty if it does."""
+    if attack.goal not in (*OF_ROWS, "membership") or (
+        len(view.victims) and attack.goal in OF_ROWS
+    ):
+        return ""
+    owners = view.topology.owners
+    if owners and len(owned_by(view.seat, view.topology)) == len(owners):
+        return NOBODY_ELSE
+    if attack.goal == "membership":
+        return ""
+    return NO_PAIR if attack.goal == "recurrence" else NOBODY
 
 
 def why_not(attack: Attack, seat: Seat, kinds: Sequence[str], encrypted: bool = False) -> str:

@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 
 from privbench.contract import Attack, MembershipGuess, Samples, View, child_rng
-from privbench.errors import NotApplicable
+from privbench.errors import NotApplicable, UsageError
 from privbench.toolkit.evidence import labelled, right_choices
+from privbench.toolkit.settings import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,16 @@ class Boundary(Attack):
 
     levels: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
     copies: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "copies")
+        levels = self.levels
+        if not (isinstance(levels, tuple) and levels and all(level > 0 for level in levels)):
+            shown = list(levels) if isinstance(levels, tuple) else levels
+            raise UsageError(
+                f"attack.levels={shown}; expected numbers above 0, for example attack.levels=[0.1,0.3]"
+            )
 
     def run(self, view: View, rng: torch.Generator) -> MembershipGuess:
         """Score every candidate by the share of right answers, the record itself counting like a level.

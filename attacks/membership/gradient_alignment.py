@@ -10,6 +10,7 @@ import torch
 from privbench.contract import Attack, MembershipGuess, View, child_rng, counted
 from privbench.toolkit.evidence import auxiliary_of, labelled
 from privbench.toolkit.features import record_gradients, unexplained
+from privbench.toolkit.settings import above, at_least
 from privbench.toolkit.updates import by_step, flat_gradients
 
 
@@ -55,6 +56,11 @@ class GradientAlignment(Attack):
 
     ridge: float = 0.01
     references: int = 400
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "references")
+        above(self, 0, "ridge")
 
     def run(self, view: View, rng: torch.Generator) -> MembershipGuess:
         """Score every candidate by the summed cosines.

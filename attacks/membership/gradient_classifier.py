@@ -13,10 +13,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from privbench.contract import Attack, MembershipGuess, Recipe, Samples, View, child_rng, counted
-from privbench.errors import NotApplicable, UsageError
+from privbench.errors import NotApplicable
 from privbench.toolkit.evidence import auxiliary_of, labelled
 from privbench.toolkit.features import record_gradients, unexplained
 from privbench.toolkit.logistic import fit_logistic
+from privbench.toolkit.settings import above, at_least
 from privbench.toolkit.updates import by_step, flat_gradients, step_length
 
 
@@ -79,8 +80,9 @@ class GradientClassifier(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.simulations < 1:
-            raise UsageError(f"attack.simulations={self.simulations}; expected at least 1")
+        at_least(self, 1, "simulations")
+        at_least(self, 4, "references")
+        above(self, 0, "ridge")
 
     def run(self, view: View, rng: torch.Generator) -> MembershipGuess:
         """Score every candidate by its summed log-odds.

@@ -18,6 +18,7 @@ from privbench.toolkit.answers import log_probabilities
 from privbench.toolkit.densities import FLOOR
 from privbench.toolkit.evidence import auxiliary_of, labelled, shadows_of
 from privbench.toolkit.logistic import fit_logistic
+from privbench.toolkit.settings import above, at_least
 from privbench.toolkit.shadows import ShadowModels, shadow_states
 
 
@@ -57,6 +58,11 @@ class LossTrajectory(Attack):
     epochs: int = 20
     models: int = 8
     rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "epochs", "models")
+        above(self, 0, "rate")
 
     def fits(self) -> tuple[Fit, ...]:
         """Models trained on auxiliary records, shared with every attack that asks for the same."""

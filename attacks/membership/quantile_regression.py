@@ -16,6 +16,7 @@ from privbench.contract import Attack, MembershipGuess, View, child_rng, counted
 from privbench.toolkit.answers import log_probabilities
 from privbench.toolkit.densities import confidence
 from privbench.toolkit.evidence import auxiliary_of, labelled
+from privbench.toolkit.settings import above, at_least
 
 HELD_OUT = 0.2  # of the auxiliary records: they say when to stop
 
@@ -56,6 +57,11 @@ class QuantileRegression(Attack):
     hidden: int = 64
     epochs: int = 100
     rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "hidden", "epochs")
+        above(self, 0, "rate")
 
     def run(self, view: View, rng: torch.Generator) -> MembershipGuess:
         """Score every candidate by how far its confidence exceeds what was predicted.

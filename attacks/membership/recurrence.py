@@ -10,8 +10,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from privbench.contract import Attack, Block, MembershipGuess, View
-from privbench.errors import NotApplicable, UsageError
+from privbench.errors import NotApplicable
 from privbench.toolkit.linking import odds
+from privbench.toolkit.settings import above, at_least
 from privbench.toolkit.traffic import seen_of_victims
 
 Pairs = Int64[Tensor, "n 2"]
@@ -52,11 +53,8 @@ class Recurrence(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.sharpness > 0 or self.rounds < 1:
-            raise UsageError(
-                f"attack.sharpness={self.sharpness} attack.rounds={self.rounds}; expected a number above 0 "
-                "and at least 1 round"
-            )
+        above(self, 0, "sharpness")
+        at_least(self, 1, "rounds", "rows")
 
     def run(self, view: View, rng: torch.Generator) -> MembershipGuess:
         """Score every pair of victims by how likely they are one sample.

@@ -14,6 +14,7 @@ from privbench.contract import Attack, Fit, MembershipGuess, View
 from privbench.errors import UsageError
 from privbench.toolkit.evidence import auxiliary_of, gathered, labelled, shadows_of
 from privbench.toolkit.likelihoods import average_log_p, outside_log_p
+from privbench.toolkit.settings import above
 from privbench.toolkit.shadows import ShadowModels
 
 MODES = ("online", "offline")
@@ -59,6 +60,10 @@ class Rmia(Attack):
     gamma: float = 2.0
     a: float = 0.3  # the paper's for CIFAR-10
     queries: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        above(self, 0, "gamma")
 
     def fits(self) -> tuple[Fit, ...]:
         """The shadow models, shared with every attack that asks for the same."""

@@ -13,6 +13,7 @@ from privbench.toolkit.answers import numbers
 from privbench.toolkit.evidence import auxiliary_of, labelled, shadows_of
 from privbench.toolkit.features import gradient_norms, of_answers
 from privbench.toolkit.logistic import fit_logistic
+from privbench.toolkit.settings import at_least
 from privbench.toolkit.shadows import ShadowModels, shadow_states
 
 
@@ -44,6 +45,10 @@ class WhiteBox(Attack):
     )
 
     models: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "models")
 
     def fits(self) -> tuple[Fit, ...]:
         """Models trained on auxiliary records, shared with every attack that asks for the same."""

@@ -39,7 +39,7 @@ from privbench.compose.workers import Outcome, Watcher, granted, spread
 from privbench.errors import NotApplicable, PrivbenchError, UsageError
 from privbench.plan import Plan
 from privbench.report.report import Names, Report
-from privbench.report.study import StudyTable, save_row, study_folder, title
+from privbench.report.study import StudyTable, save_row, study_folder
 from privbench.store import check_writable
 
 PASSING = ("study=", "out=", "again=", "debug=", "workers=", "report.", "sink", "hydra")
@@ -126,14 +126,14 @@ def _here(hydra: Hydra, master: DictConfig) -> None:
         except PrivbenchError as error:
             return _broken(master, batch[number], number, str(error))
         job(config)
-        return title(config)
+        return str(config.row) or titles[number]
 
     def over(outcome: Outcome) -> None:
         if outcome.lost:
             _broken(master, batch[outcome.number], outcome.number, outcome.lost)
         table.ended(outcome.title or titles[outcome.number], outcome.seconds, outcome.number)
 
-    titles = [_title(words) for words in batch]
+    titles = _titles(batch)
     composed(0)  # what is wrong with every row is said once, before any runs
     table = StudyTable(str(master.out), str(master.folder), len(batch))
 
@@ -180,10 +180,15 @@ def folder_of(asked: Words) -> str:
     return f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _title(words: Sequence[str]) -> str:
-    """What a row is called before it is composed: its name in a study, else its words."""
-    named = (word.partition("=")[2] for word in words if word.startswith("+row/"))
-    return next(named, " ".join(words))
+def _titles(batch: Sequence[Sequence[str]]) -> list[str]:
+    """What rows are called before they are composed: by name in a study, else by the words that differ."""
+    shared = set.intersection(*map(set, batch)) if len(batch) > 1 else set()
+    found = []
+    for words in batch:
+        named = (word.partition("=")[2] for word in words if word.startswith("+row/"))
+        said = [w.lstrip("+") for w in words if w not in shared and not w.startswith("folder=")]
+        found.append(next(named, " ".join(said)) or "run")
+    return found
 
 
 def _broken(master: DictConfig, overrides: Sequence[str], number: int, reason: str) -> str:

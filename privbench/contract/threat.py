@@ -37,10 +37,25 @@ COLUMNS = ("infrastructure", "peer", "network", "outsider")
 
 @dataclass(frozen=True)
 class Budget:
-    """What an attacker may spend."""
+    """What an attacker may spend.
+
+    Raises:
+        UsageError: less than nothing, or no number of models.
+    """
 
     shadow_models: int = 16  # complementary halves: an even number
     queries: int | None = None  # None = unlimited, still counted
+
+    def __post_init__(self) -> None:
+        for name, value, word in (
+            ("shadow_models", self.shadow_models, ""),
+            ("queries", self.queries, ", or null for as many as it likes"),
+        ):
+            if (value is None and not word) or (value is not None and value < 0):
+                shown = "null" if value is None else value
+                raise UsageError(
+                    f"threat.budget.{name}={shown}; expected a whole number, at least 0{word}"
+                )
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from privbench.contract import Net, Topology, finite
+from privbench.contract import Net, Topology
 from privbench.data.population import Population
-from privbench.errors import StorageError, UsageError
+from privbench.errors import DataError, StorageError, UsageError
 from privbench.regimes.base import Regime, Trained
 from privbench.wire.wire import Wire
 
@@ -29,9 +29,10 @@ class Given(Regime):
         weights: a safetensors file with the model's state dict; None = the net holds its weights.
 
     Raises:
-        UsageError: there are no weights, they lie in a pickle, or nobody says what trained them.
+        UsageError: there are no weights, they lie in a pickle, do not fit the model, or nobody says what
+            trained them.
         StorageError: the file cannot be read.
-        PluginError: the weights do not fit the model.
+        DataError: a weight is NaN or infinite.
     """
 
     name: ClassVar[str] = "given"
@@ -54,20 +55,49 @@ class Given(Regime):
                 "regime=given attacks a model that is trained already, and this one has no weights; "
                 "set regime.weights=FILE.safetensors, or hand over a trained module"
             )
-        held.module()  # refuses weights that do not fit
+        _check(held, f"regime.weights={self.weights}" if self.weights else "the model's weights")
         bare = replace(net, weights=None)
         topology = Topology(
             regime=self.name, parties=("world",), owners=(), net=bare, steps=0, steps_per_epoch=1
         )
         wire.open(topology)
         return Trained(
-            net=finite(held),
+            net=held,
             recipe=self.recipe(bare, len(population.train)),
             trainer=self.trainer,
             topology=topology,
             bytes_per_sample=0.0,
             flops_per_sample=0.0,
         )
+
+
+def _check(held: Net, where: str) -> None:
+    """Are these the numbers of this network?
+
+    Raises:
+        UsageError: other names or shapes.
+        DataError: a number is NaN or infinite.
+    """
+    wanted, given = replace(held, weights=None).module().state_dict(), dict(held.weights or {})
+    faults = [f"there is no {name}" for name in wanted if name not in given]
+    faults += [f"{name} is none of its" for name in given if name not in wanted]
+    faults += [
+        f"{name} has shape {tuple(given[name].shape)} in place of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    if faults:
+        more = f", and {len(faults) - 3} faults more" if len(faults) > 3 else ""
+        raise UsageError(
+            f"{where} do not fit model {held.spec.target}: {'; '.join(faults[:3])}{more}; choose the "
+            "network that they were saved from: model=..., with its settings (as model.widths=[64,32,10])"
+        )
+    for name, tensor in given.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise DataError(
+                f"{where}: NaN or infinite values in '{name}'; expected finite weights: save a model that "
+                "trained without them"
+            )
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -27,6 +27,14 @@ SHORT = {"identification": "ident.", "evaluator_top1": "top-1", "label_accuracy"
 LIKENESS = {"psnr_db": ("Likeness", "{:.1f} dB"), "column_gain": ("Columns", "a gain of {:.2f}")}
 """Metrics that can be worse than guessing while records are told apart, which nobody should misread."""
 OF_RECORDS = ("reconstruction",)
+ALIKE = (
+    "where the best seat lies above the worst, seats do not differ beyond chance: each is chosen on one half "
+    "of the records and measured on the other"
+)
+TOO_FEW = (
+    "fewer than 1,000 observations a side say nothing, whatever the bound: ask for more steps "
+    "(regime.epochs) or canaries a step (regime.learning.canaries)"
+)
 MOST = 300  # lines of a table; thousands take the terminal longer to print than to compute
 WIDTH = 156  # columns that ten cells need; a narrower screen wraps lines, a pipe gets them whole
 
@@ -64,6 +72,8 @@ def print_table(frame: pd.DataFrame, console: Console, title: str = "") -> None:
         console.print(f"and {len(lines) - MOST:,} lines more", highlight=False)
     if frame["seat"].isin(SUMMARY).any():
         console.print("worst, median, best: of all seats of that threat; the worst learns most")
+        if _crossed(lines):
+            console.print(ALIKE)
     for number, note in enumerate(notes, start=1):
         console.print(f"[{number}] {note}", markup=False, highlight=False)
 
@@ -93,6 +103,17 @@ def headlines(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[head & (~many | summed)]
 
 
+def _crossed(lines: pd.DataFrame) -> bool:
+    """Is anywhere the best seat above the worst? Each is chosen on one half, and measured on the other."""
+    values = {
+        (_seat(row)[:-1], row["metric"], row["seat"]): row["value"] for _, row in lines.iterrows()
+    }
+    return any(
+        seat == "worst" and values.get((*where, "best"), value) > value
+        for (*where, seat), value in values.items()
+    )
+
+
 def _likeness(frame: pd.DataFrame) -> dict[tuple[object, ...], str]:
     """Of each seat that rebuilt records, by run: a sentence where they are not like the originals."""
     told: dict[tuple[object, ...], str] = {}
@@ -117,7 +138,11 @@ def _cells(
     verdict, style = str(row["verdict"]), STYLE.get(str(row["verdict"]))
     if verdict == "not shown to leak" and row["against_blind"] == "worse than guessing":
         verdict += ", worse than guessing"
-    for note in (row["reason"], likeness.get(_seat(row)) if row["goal"] in OF_RECORDS else None):
+    for note in (
+        row["reason"],
+        _few(row),
+        likeness.get(_seat(row)) if row["goal"] in OF_RECORDS else None,
+    ):
         if note:
             if note not in notes:
                 notes.append(str(note))
@@ -146,6 +171,11 @@ def _cells(
         _number(row["bytes_per_sample"], "{:.2f}", 1e-3),
         f"[{style}]{verdict}[/]" if style else verdict,
     ]
+
+
+def _few(row: pd.Series) -> str:
+    """Why an audit of steps says nothing; empty where it does, or its power says why."""
+    return TOO_FEW if row["metric"] == "epsilon_composed" and not row["reliable"] else ""
 
 
 def _number(value: float | None, form: str, scale: float = 1.0) -> str:

@@ -125,7 +125,7 @@ def finish(out: Path, study: str) -> None:
 def show(out: Path, study: str, console: Console) -> int:
     """Print a study's table and where it lies; the number of failed rows."""
     reports = rows_of(out, study)
-    print_table(table_of(reports), console, f"{study}: how much each seat learns")
+    print_table(table_of(reports), console, f"{heading(study)}: how much each seat learns")
     print_warnings(reports, console)
     failed = sum(report.status == "failed" for report in reports)
     if failed:
@@ -134,6 +134,15 @@ def show(out: Path, study: str, console: Console) -> int:
     return failed
 
 
+def heading(launch: str) -> str:
+    """What a launch is called on page and screen: of a sweep, over what; its folder has every word."""
+    if launch.partition("+")[0] != "sweep":
+        return launch or "one run"
+    swept = re.findall(r"\+([\w.]+)=[^+]*,", launch)
+    return f"sweep over {' and '.join(swept)}" if swept else "sweep"
+
+
 def title(config: Any) -> str:
     """What a row is called while it runs: its name in a study, its words in a sweep."""
-    return str(config.row) or " ".join(config.hydra.overrides.task) or "run"
+    words = [word for word in config.hydra.overrides.task if not word.startswith("folder=")]
+    return str(config.row) or " ".join(word.lstrip("+") for word in words) or "run"

@@ -71,24 +71,34 @@ class Devices:
         Returns:
             ``auc_devices``; None where too few devices are left.
         """
-        outside = [held for held in self.sets if not own[held].any()]
-        groups = [*outside, *self.strangers]
-        if min(len(outside), len(self.strangers)) < FEWEST:
+        parts = self.grouped(compared, own)
+        if parts is None:
             return None
-        bits = np.arange(len(groups)) < len(outside)
-        place = np.full(len(own), -1)
-        place[compared.records] = np.arange(len(compared.records))
-        means = [np.array([of[place[g]].mean() for g in groups]) for of in _both(compared)]
-        numbers = np.arange(len(groups))
-        parts = replace(compared, records=numbers, scores=means[0], bits=bits, blind=means[1])
-        found = replace(parts, group="devices").auc()
-        area = least_area(len(outside), len(self.strangers))
-        told = f"{len(outside)} devices against {len(self.strangers)}: an area below {area:.2f} is missed"
+        found, inside = parts.auc(), int(parts.bits.sum())
+        others = len(parts.bits) - inside
+        told = f"{inside} devices against {others}: an area below {least_area(inside, others):.2f} is missed"
         return replace(found, note="; ".join(part for part in (found.note, told) if part))
 
-
-def _both(compared: Compared) -> tuple[np.ndarray, np.ndarray]:
-    return compared.scores, compared.blind
+    def grouped(self, compared: Compared, own: np.ndarray) -> Compared | None:
+        """The same records, those of a device as one; numbers are those of all devices, for every seat."""
+        sets = [(number, held) for number, held in enumerate(self.sets) if not own[held].any()]
+        if min(len(sets), len(self.strangers)) < FEWEST:
+            return None
+        groups = [*sets, *enumerate(self.strangers, start=len(self.sets))]
+        place = np.full(len(own), -1)
+        place[compared.records] = np.arange(len(compared.records))
+        scores, blind = (
+            np.array([of[place[held]].mean() for _, held in groups])
+            for of in (compared.scores, compared.blind)
+        )
+        return replace(
+            compared,
+            records=np.array([number for number, _ in groups]),
+            scores=scores,
+            bits=np.arange(len(groups)) < len(sets),
+            blind=blind,
+            group="devices",
+        )
 
 
 def _alike(wanted: np.ndarray, free: np.ndarray) -> np.ndarray:

@@ -62,8 +62,10 @@ def score_membership(
     if people is not None:
         found += most_vulnerable(compared, people, guess.exposure)
     crowd = None if devices is None else devices.score(compared, own.numpy())
-    if crowd is not None:
+    parts = None if devices is None else devices.grouped(compared, own.numpy())
+    if crowd is not None and parts is not None:
         found.append(crowd)
+        measured.append(Measured(crowd.metric, parts.records, parts.scores, parts.bits))
     return SeatResult(seat, tuple(found), tuple(measured))
 
 

@@ -120,7 +120,7 @@ def _check(variance: str, convention: str) -> None:
         ("convention", convention, CONVENTIONS),
     ):
         if value not in known:
-            raise UsageError(f"{name}='{value}' is unknown; expected {' or '.join(known)}")
+            raise UsageError(f"attack.{name}='{value}' is unknown; expected {' or '.join(known)}")
 
 
 class _Gaussian(NamedTuple):

@@ -73,6 +73,11 @@ class ShadowModels(Fit):
                 "number of at least 2, for example threat.budget.shadow_models=16"
             )
         pool = public.auxiliary if self.pairing == "auxiliary" else public.candidates
+        if pool is None and self.pairing == "auxiliary" and public.recipe is not None:
+            raise NotApplicable(
+                "offline shadow models are trained on auxiliary records, and these data keep none; type "
+                "data.split=thirds, or mark some: privbench.arrays(x, y, split=parts)"
+            )
         if pool is None or pool.y is None or public.recipe is None or public.trainer is None:
             raise NotApplicable(
                 "shadow models need labelled "

@@ -33,7 +33,7 @@ def _not_applicable(plan: Plan) -> Report:
     return Report(plan.names, "not_applicable", "for the test")
 
 
-def test_every_row_is_in_the_table_in_order(tmp_path: Path, rows) -> None:
+def test_every_row_is_in_the_table_in_order(tmp_path: Path, rows, capsys) -> None:
     seeds = []
 
     def _row(plan: Plan) -> Report:
@@ -44,6 +44,12 @@ def test_every_row_is_in_the_table_in_order(tmp_path: Path, rows) -> None:
     assert main([*WORDS, f"out={tmp_path}"]) == 0
     assert seeds == [1, 2]
     assert len(pd.read_csv(tmp_path / "studies" / SWEEP / "table.csv")) == 2
+    told = capsys.readouterr()
+    assert [line.rsplit(" ", 2)[0] for line in told.err.splitlines()] == [
+        "[1/2] seed=1",
+        "[2/2] seed=2",
+    ]
+    assert "sweep over seed: how much each seat learns" in told.out
     assert not GlobalHydra.instance().is_initialized()
 
 

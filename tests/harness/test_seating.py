@@ -229,6 +229,11 @@ def test_where_everybody_is_inside_nobody_is_left(words: tuple[str, ...], crowd:
     assert (report.status, report.reason) == ("not_applicable", NOBODY_ELSE)
 
 
+def test_an_only_client_has_nobody_to_attack(rig: Callable) -> None:
+    trained = rig("regime=fedavg", "threat=client", "attack=gradient_alignment", "regime.clients=1")
+    assert carry_out(trained.plan).reason == NOBODY_ELSE
+
+
 def test_a_seat_that_saw_nobody_is_counted_and_not_scored(crowd: Callable) -> None:
     trained = crowd("threat=host")
     first, second, *others = trained.views()

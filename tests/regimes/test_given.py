@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from privbench.contract import Net
 from privbench.data.population import Population
-from privbench.errors import PluginError, StorageError, UsageError
+from privbench.errors import DataError, StorageError, UsageError
 from privbench.regimes.given import Given
 from privbench.wire.wire import Wire
 
@@ -77,5 +77,13 @@ def test_what_cannot_be_used_says_so(
         given(Given(weights=str(broken)), net, population)
     alien = tmp_path / "alien.safetensors"
     save_file({"weight": torch.zeros(3)}, alien)
-    with pytest.raises(PluginError, match="do not fit"):
+    with pytest.raises(
+        UsageError, match=r"alien.safetensors do not fit .* no linear0.weight.*model="
+    ):
         given(Given(weights=str(alien)), net, population)
+    wider = {name: torch.cat([tensor, tensor]) for name, tensor in trained.weights.items()}
+    with pytest.raises(UsageError, match=r"weights do not fit .*in place of"):
+        given(Given(), replace(trained, weights=wider), population)
+    wild = {name: tensor / 0 for name, tensor in trained.weights.items()}
+    with pytest.raises(DataError, match=r"weights: NaN or infinite values in 'linear0.weight'"):
+        given(Given(), replace(trained, weights=wild), population)

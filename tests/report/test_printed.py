@@ -173,3 +173,22 @@ def test_the_page_knows_what_a_guarantee_covers() -> None:
     assert told is not None
     lists = re.findall(r"(\w+): \[(.*?)\]", told[1])
     assert {name: tuple(re.findall(r"\w+", threats)) for name, threats in lists} == COVERED
+
+
+def test_seats_that_chance_alone_orders_are_said_to_be_alike(report: Report) -> None:
+    for best, said in ((0.7, True), (0.5, False)):
+        values = {"worst": 0.6, "median": 0.6, "best": best}
+        scores = tuple(
+            Score("membership", "auc", seat, value, 0.4, 0.8, n=9, n_negative=9, blind=0.5)
+            for seat, value in values.items()
+        )
+        assert ("do not differ beyond chance" in _printed(replace(report, scores=scores))) is said
+
+
+def test_an_audit_that_observed_too_little_says_what_to_ask_for(report: Report) -> None:
+    score = Score(
+        "audit", "epsilon_composed", "worst", 0.8, 0.8, float("inf"), n=400, n_negative=400, blind=0.0,
+        reliable=False, note="at least 0.8; fewer than 1,000 observations a side", claim=3.0,
+    )  # fmt: skip
+    text = _printed(replace(report, scores=(score,)))
+    assert "too weak to tell [1]" in text and "regime.learning.canaries" in text

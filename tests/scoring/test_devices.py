@@ -7,10 +7,13 @@ import pytest
 import torch
 from scipy.special import ndtri
 
+from privbench.contract import MembershipGuess
 from privbench.scoring import statistics
 from privbench.scoring.compared import Compared
 from privbench.scoring.devices import Devices
+from privbench.scoring.membership import score_membership
 from privbench.scoring.power import least_area
+from privbench.scoring.seats import summarise
 
 MEMBERS, EACH = 120, 10
 
@@ -81,6 +84,24 @@ def test_own_devices_are_left_out_and_one_owner_is_no_crowd() -> None:
     assert Devices.of(PLACES, nobody, LABELS, torch.Generator()) is None
     alone = ~(OWNERS[PLACES.clamp(min=0)] == 3).numpy() & (PLACES >= 0).numpy()
     assert _devices().score(_compared(np.zeros(len(own)), alone), alone) is None
+
+
+def test_devices_are_summed_up_over_seats() -> None:
+    rng, bits = np.random.default_rng(0), PLACES >= 0
+    about = _devices()
+    results = []
+    for seat, signal in enumerate((2.0, 0.0, 0.0)):
+        own = (OWNERS[PLACES.clamp(min=0)] == seat) & bits
+        scores = torch.tensor(rng.normal(size=len(bits))) + signal * bits
+        blind = np.full(len(bits), np.nan)
+        draws = torch.Generator().manual_seed(0)
+        guess = MembershipGuess(scores)
+        results.append(
+            score_membership(guess, f"device-{seat}", bits, own, blind, draws, None, about)
+        )
+    found = {score.seat: score for score in summarise(results, 0) if score.metric == "auc_devices"}
+    assert found["worst"].value == 1.0 and found["worst"].low < 0.9
+    assert 0.0 < found["best"].value < 1.0 and "11 devices against 12" in found["median"].note
 
 
 def test_uneven_shares_leave_whole_sets_alone() -> None:

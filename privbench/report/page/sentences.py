@@ -72,7 +72,11 @@ def tier(value: float) -> int:
 def _audited(finding: Finding) -> str:
     """What an audit says of the privacy that is claimed."""
     main = finding.main
-    least = f"a loss of at least epsilon {main.value:.3g} is proven"
+    least = (
+        f"a loss of at least epsilon {main.value:.3g} is proven"
+        if main.value > 0
+        else "it proves no loss"
+    )
     ways = {
         "claim broken": f"an audit breaks the privacy claim: {least}, more than is claimed",
         "consistent": f"an audit is consistent with the privacy claim: {least}, and an audit like this one "

@@ -185,7 +185,7 @@
     }
     if (from) rows.append(parts);
     else rows.replaceChildren(parts);
-    told.textContent = `${chosen.length} of ${data.count} rows${until < chosen.length ? `, the first ${until} shown` : ""}`;
+    told.textContent = `${chosen.length} of ${data.count} row${data.count === 1 ? "" : "s"}${until < chosen.length ? `, the first ${until} shown` : ""}`;
     more.hidden = until >= chosen.length;
     more.textContent = `Show ${Math.min(SLICE, chosen.length - until)} more of ${chosen.length - until}`;
   }

@@ -110,19 +110,21 @@ def _draw(axes: Axes, lines: Sequence[Line], regimes: Sequence[str]) -> float:
         )  # fmt: skip
     axes.plot([least, 1], [least, 1], color=MUTED, linewidth=0.9, zorder=1)
     many: dict[str, int] = {}
+    alone = (
+        len({line.report.names.regime for line in lines}) == 1
+    )  # then a colour each tells them apart
     for line in lines:
         regime = line.report.names.regime
         kind = look(regime, regimes)
         turn = many[regime] = many.get(regime, -1) + 1
+        colour = COLOURS[(kind + turn * alone) % len(COLOURS)]
         curve = line.curve
         low, high = np.maximum(curve.low, least / 3), np.maximum(curve.high, least / 3)
-        axes.fill_between(
-            curve.fpr, low, high, color=COLOURS[kind], alpha=0.12, linewidth=0, zorder=2
-        )
+        axes.fill_between(curve.fpr, low, high, color=colour, alpha=0.12, linewidth=0, zorder=2)
         tpr = np.maximum(curve.tpr, least / 3)
         style = LINES[(kind + turn) % len(LINES)]
         axes.plot(
-            curve.fpr, tpr, color=COLOURS[kind], linestyle=style, linewidth=1.5, label=_label(line), zorder=3
+            curve.fpr, tpr, color=colour, linestyle=style, linewidth=1.5, label=_label(line), zorder=3
         )  # fmt: skip
     _scales(axes, least)
     return edge
@@ -166,8 +168,8 @@ def _caption(drawn: Sequence[Line], found: int, edge: float) -> str:
         lines.append(f"The further a curve lies above the grey diagonal (guessing), the better the attack "
                      f"tells members from others; the highest is {about(top.report)}.")  # fmt: skip
     lines.append(
-        f"Bands: 95 % intervals. Left of {edge:.2g} (shaded) a rate rests on fewer than ten non-members "
-        "and proves nothing."
+        f"Bands: 95 % intervals. Left of {100 * edge:.2g} % (shaded) a rate rests on fewer than ten "
+        "non-members and proves nothing."
     )
     if found > len(drawn):
         lines.append(

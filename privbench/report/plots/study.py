@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from privbench.errors import StorageError, UsageError
 from privbench.report.folder import lines_of
-from privbench.report.plots.against import against
+from privbench.report.plots.against import AXIS, against
 from privbench.report.plots.along import KNOBS, along
 from privbench.report.plots.costs import bills, loads, volumes
 from privbench.report.plots.drawing import Drawing
@@ -49,8 +49,7 @@ def drawings(
         for make in (
             lambda: roc(usable),
             lambda: vulnerable(usable),
-            lambda: against(usable, "accuracy"),
-            lambda: against(usable, "bytes_per_sample"),
+            *(partial(against, usable, column) for column in AXIS if _differ(usable, column)),
             lambda: losses(reports),
         )
         if (drawing := _tried(make))
@@ -60,6 +59,11 @@ def drawings(
     curves = [each for kind in KNOBS for each in _tried_all(partial(along, rows, kind))]
     curves += _tried_all(partial(slicing, rows))
     return tuple(_named([*maps, *rebuilt, *curves, *whole, *spent]))
+
+
+def _differ(reports: Sequence[Report], column: str) -> bool:
+    """Is there more than one value to draw against? Else points would stand one above the other."""
+    return len({getattr(report.target, column) for report in reports} - {None}) > 1
 
 
 def _crowds(reports: Sequence[Report]) -> list[Report]:

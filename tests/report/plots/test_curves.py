@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from privbench.errors import UsageError
-from privbench.report.plots import against, reconstructions, roc
+from privbench.report.plots import against, drawings, reconstructions, roc
 from privbench.report.plots.labels import spread
 from privbench.report.plots.vulnerable import vulnerable
 from privbench.report.report import Report
@@ -104,6 +104,13 @@ def test_points_that_are_no_numbers_are_left_out(host: Report, lira: Report) -> 
     with pytest.raises(UsageError, match="accuracy or bytes_per_sample"):
         against([lira], "epsilon")
     assert against([lira], "accuracy").numbers["accuracy_low"].tolist() == [0.955]  # none was kept
+
+
+def test_nothing_is_drawn_against_what_does_not_differ(host: Report, lira: Report) -> None:
+    same = {drawing.name for drawing in drawings([lira, named(lira, variant="again")])}
+    other = {drawing.name for drawing in drawings([lira, host])}
+    assert not any(name.startswith("leakage-") and "map" not in name for name in same)
+    assert {"leakage-accuracy", "leakage-bytes"} <= other
 
 
 def test_names_keep_apart(lira: Report) -> None:
