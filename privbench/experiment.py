@@ -152,7 +152,6 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
             report.run,
             warnings=report.run.warnings
             + unprotected(views, target.transcript.owners)
-            + _unadapted(plan, views)
             + _unlike(plan, target, views),
             sealed=seal.sealed,
             guess_hash=guess_hash,
@@ -266,21 +265,6 @@ def _warned(target: Opening, opened: Opened) -> tuple[str, ...]:
         f"the target learned nothing: it is right on {reached:.3f} of its training records, always "
         f"saying the commonest class on {commonest:.3f}; attacks on it say little (another regime.lr, "
         "regime.batch or seed?)",
-    )
-
-
-def _unadapted(plan: Plan, views: Sequence[View]) -> tuple[str, ...]:
-    """A sentence where shadow models were trained without a defense that the target had.
-
-    Learning defenses stand in the recipe that shadow models follow; defenses of messages do not.
-    """
-    left = [type(defense).__name__ for defense in plan.defenses if not defense.double]
-    shadowed = any("signature" in fit.facts for view in views for fit in view.fitted)
-    if not left or not shadowed:
-        return ()
-    return (
-        f"shadow models were trained without {' and '.join(left)}, which changed messages while the "
-        "target was trained: the attack is not adapted to it, and one that is may find more",
     )
 
 

@@ -15,6 +15,7 @@ from privbench.data.splits import Opened
 from privbench.models.fits import check_fits
 from privbench.plan import Plan
 from privbench.regimes.base import Trained
+from privbench.regimes.over_wire import followed
 from privbench.report.report import Target
 from privbench.scoring.rates import clopper_pearson
 from privbench.seating import active_seat
@@ -69,7 +70,9 @@ def _make(plan: Plan, opened: Opened, folder: Path) -> None:
     acting = _acting(plan, opened)
     wire = Wire((tap,), plan.defenses, acting, child_rng(rng, "wire"))
     started = time.perf_counter()
-    trained = plan.regime.train(plan.model, people, wire, rng, plan.device)
+    trained = followed(
+        plan.regime.train(plan.model, people, wire, rng, plan.device), plan.regime, wire
+    )
     seconds = time.perf_counter() - started
     tap.close()
     opened.truth.shuffle(tap.orders)

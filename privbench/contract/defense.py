@@ -30,7 +30,10 @@ class MessageDefense(ABC):
 
     @abstractmethod
     def send(self, message: Message, rng: torch.Generator) -> Message:
-        """The message that is sent instead; all randomness comes from ``rng``."""
+        """What is sent instead, or the message itself where it stays as it is.
+
+        All randomness comes from ``rng``.
+        """
 
     def cost(self) -> PrivacyCost | None:
         """The guarantee it gives, None = no formal guarantee."""

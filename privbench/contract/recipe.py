@@ -38,14 +38,14 @@ def load_name(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Spec:
-    """An object as data: its import name and its keyword arguments."""
+    """An object as data: its import name and its keyword arguments, which may be specs in turn."""
 
     target: str
     kwargs: Arguments = field(default_factory=dict)
 
     def build(self) -> Any:
-        """Import the target and call it with the arguments."""
-        return load_name(self.target)(**self.kwargs)
+        """Import the target and call it with the arguments; specs among these are built first."""
+        return load_name(self.target)(**{name: _built(each) for name, each in self.kwargs.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +115,22 @@ class Federation:
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """What was spoken while a model was trained: the regime, and the defenses of its messages in order."""
+
+    regime: Spec
+    defenses: tuple[Spec, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All that decides how a model is trained, but for the records and the seed.
 
     ``epochs`` counts passes over the (client's) records; ``steps``, when set, stops earlier,
     after that many optimiser steps. ``learning`` names a LearningDefense; ``mechanism`` is what it
     comes down to, if that is clipping and noise (then shadow models can be trained together).
+    ``protocol`` is there where the rest does not say what was learned, because messages were changed
+    or devices failed on the way; who trains by it follows it alone, from ``net``.
     """
 
     net: Net
@@ -136,11 +146,14 @@ class Recipe:
     steps: int | None = None
     decay: str = "constant"  # or "linear": the learning rate falls to 0 over the optimiser's steps
     clip: float | None = None  # most that the L2 norm of a step's whole gradient may be
+    protocol: Protocol | None = None
 
     @property
     def signature(self) -> str:
         """Hash of everything above but weights: equal signatures mean equal recipes."""
         facts = asdict(replace(self, net=replace(self.net, weights=None)))
+        if self.protocol is None:
+            del facts["protocol"]  # as signatures were before there were protocols
         text = json.dumps(facts, sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -168,7 +181,7 @@ Trainer = Callable[[Recipe, Samples, torch.Generator], Net]
 
 
 def spec_of(thing: Any) -> Spec:
-    """A frozen dataclass instance (attack, fit, defense, regime) as data.
+    """A frozen dataclass instance (attack, fit, defense, regime) as data, its parts likewise.
 
     Raises:
         PluginError: it is no dataclass, or its class cannot be imported by name.
@@ -177,7 +190,27 @@ def spec_of(thing: Any) -> Spec:
     name = f"{kind.__module__}.{kind.__qualname__}"
     if not is_dataclass(thing):
         raise PluginError(f"'{name}' must be a frozen dataclass, so that its settings are data")
-    return Spec(name, {f.name: getattr(thing, f.name) for f in fields(thing) if f.init})
+    return Spec(name, {f.name: _data(getattr(thing, f.name)) for f in fields(thing) if f.init})
+
+
+def _data(value: Any) -> Any:
+    """A setting, with a spec in place of each dataclass instance in it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return spec_of(value)
+    return _each(_data, value)
+
+
+def _built(value: Any) -> Any:
+    """The setting that ``_data`` was given."""
+    return value.build() if isinstance(value, Spec) else _each(_built, value)
+
+
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    """A list, tuple or mapping with all that it holds changed; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {key: change(each) for key, each in value.items()}
+    kind = type(value)
+    return kind(map(change, value)) if kind in (list, tuple) else value
 
 
 def optimizer_for(recipe: Recipe, tensors: Iterable[Tensor], steps: int) -> torch.optim.Optimizer:

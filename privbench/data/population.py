@@ -35,6 +35,12 @@ class Population:
     truth: Truth
     told: bool = False
 
+    @classmethod
+    def of(cls, samples: Samples) -> Population:
+        """Members alone, for a training that nobody is asked about afterwards."""
+        classes = 0 if samples.y is None or not len(samples) else int(samples.y.max()) + 1
+        return cls(samples, samples[:0], None, classes, Truth(samples))
+
     def note(self, step: int, positions: Int64[Tensor, " rows"]) -> None:
         """Tell the truth that row i of ``step`` was ``train[positions[i]]``."""
         self.truth.note(step, positions)

@@ -166,6 +166,18 @@ class Regime(ABC):
             BudgetError: no slicing fits the devices.
         """
 
+    def departs(self, altered: bool) -> bool:
+        """Was something else learned than ``trainer`` learns by the recipe alone?
+
+        Args:
+            altered: a defense changed messages.
+        """
+        return altered
+
+    def rehearsed(self, recipe: Recipe, records: int) -> Regime:
+        """The same protocol, as others run it on so many records to train a shadow."""
+        return self
+
     def equivalent(self) -> Regime | None:
         """The regime whose released model this one's equals by construction, if any."""
         return None

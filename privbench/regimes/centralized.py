@@ -98,6 +98,10 @@ class Centralized(Regime):
         """Centralized training with another regime's settings, as far as it has them."""
         return cls(**{each.name: getattr(regime, each.name) for each in fields(Regime)})
 
+    def departs(self, altered: bool) -> bool:
+        """See ``Regime.departs``. Never: it learns from the records, not from what crossed."""
+        return False
+
     def _goal(
         self, net: Net, population: Population, rng: torch.Generator, device: str
     ) -> _Goal | None:

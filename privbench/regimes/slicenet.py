@@ -22,12 +22,11 @@ from privbench.contract import (
     child_rng,
     finite,
     optimizer_for,
-    spec_of,
     steps_per_epoch,
 )
 from privbench.data.population import Population
 from privbench.errors import UsageError
-from privbench.regimes.base import Regime, Trained, graph_of
+from privbench.regimes.base import Regime, Trained, defenses_of, graph_of
 from privbench.regimes.centralized import Centralized
 from privbench.regimes.curve import Curve
 from privbench.regimes.steps import batches_and_owners, in_processes, in_turn
@@ -167,12 +166,14 @@ class SliceNet(Regime):
             visits = in_turn(
                 engine, recipe, population, samples, shares, topology.steps, rng, curve
             )
+        if isinstance(engine, Faulty):
+            topology = replace(topology, losses=engine.losses())
         body = sum(vertex.flops for vertex in problem.vertices)
         return Trained(
             net=finite(net.holding(module)),
             recipe=recipe,
             trainer=self.trainer,
-            topology=_counted(topology, engine),
+            topology=topology,
             bytes_per_sample=sum(wire.bytes.values()) / max(visits, 1),
             flops_per_sample=body + problem.owner_flops,
             losses=curve.points(),
@@ -260,7 +261,6 @@ class SliceNet(Regime):
                     f"regime.{name}={value}; expected a whole number of at least 1 {unit}: leave it "
                     f"out, or type regime.{name}=1"
                 )
-
         if isinstance(self.engine, Distributed) and not self.faults.quiet:
             raise UsageError(
                 "engine=distributed does without faults: its processes do not fail by plan; type "
@@ -280,16 +280,23 @@ class SliceNet(Regime):
                 "yet; leave regime.replicas out, or choose faults=none"
             )
 
+    def departs(self, altered: bool) -> bool:
+        """Also where devices fail, or replicas part between averages or remember other gradients."""
+        plain = self.optimizer == "torch.optim.SGD" and not self.optimizer_args.get("momentum")
+        parting = self.replicas > 1 and not (self.average_every == 1 and plain)
+        return altered or parting or not self.faults.quiet
+
+    def rehearsed(self, recipe: Recipe, records: int) -> SliceNet:
+        """See ``Regime.rehearsed``; without what is only watched for or compared."""
+        faults = self.faults.until(total_steps(recipe, records))
+        return replace(self, faults=faults, min_owners=2, baselines=())
+
     def equivalent(self) -> Regime | None:
         """Centralized training with the same settings: one step of the crowd is one of SGD.
 
-        None where several replicas part between two averages, or remember different gradients, where
-        devices fail, and where owners' gradients are summed under masks.
+        None where training departs from it, and where owners' gradients are summed under masks.
         """
-        if not self.faults.quiet or self.aggregation == "secure":
-            return None
-        plain = self.optimizer == "torch.optim.SGD" and not self.optimizer_args.get("momentum")
-        if self.replicas > 1 and not (self.average_every == 1 and plain):
+        if self.departs(altered=False) or self.aggregation == "secure":
             return None
         return Centralized.like(self)
 
@@ -342,7 +349,7 @@ class SliceNet(Regime):
             steps_per_epoch=steps_per_epoch(recipe, records),
             layers=graph.layers,
             slices=tuple(piece for group in groups for piece in slices_of(tiles, group.slicing)),
-            defenses=tuple(spec_of(defense) for defense in wire.defenses),
+            defenses=defenses_of(wire),
             loads=loads_of_groups(groups),
             traffic=traffic_of_groups(groups),
             bills=bills,
@@ -353,13 +360,6 @@ class SliceNet(Regime):
             labels=self.labels,
             min_owners=self.min_owners if self.aggregation == "secure" else None,
         )
-
-
-def _counted(topology: Topology, engine: Simulated | Replicated | None) -> Topology:
-    """With what was lost, where anything could be."""
-    if isinstance(engine, Faulty):
-        return replace(topology, losses=engine.losses())
-    return topology
 
 
 def _check_micro_batch(regime: SliceNet) -> None:

@@ -102,6 +102,10 @@ class Faults:
         rates = (self.drop_rate, self.straggle_rate, self.loss_rate)
         return not (any(rates) or self.schedule or self.copy_every or self.deadline)
 
+    def until(self, steps: int) -> Faults:
+        """The same for a training of so many steps: without what is scheduled for later ones."""
+        return replace(self, schedule=tuple(event for event in self.schedule if event[0] < steps))
+
     def slowed(self, device: Device) -> Device:
         """A device in a step in which it straggles."""
         return replace(

@@ -39,6 +39,7 @@ class Wire:
         self.defenses = tuple(defenses)
         self.actor = actor
         self.bytes: Counter[str] = Counter()  # sent so far, by kind
+        self.altered = False  # did a defense change a message so far?
         self._rng = rng or torch.Generator().manual_seed(0)
         self._router: Router = Direct()
 
@@ -127,7 +128,9 @@ class Wire:
         """What defenses and, where it is shown it, the actor leave of a message."""
         for number, defense in enumerate(self.defenses):
             if message.kind in defense.kinds:
-                message = defense.send(message, self._draw(message, "defense", number))
+                sent = defense.send(message, self._draw(message, "defense", number))
+                self.altered |= sent is not message and not defense.double
+                message = sent
         if shown and self.actor is not None:
             message = self.actor.act(message, self._draw(message, "actor"))
         self.bytes[message.kind] += self._router.nbytes(message)
