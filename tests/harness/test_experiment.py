@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,23 +13,23 @@ import pytest
 import torch
 
 from attacks.membership.loss_threshold import LossThreshold
-from defenses.gaussian_noise import GaussianNoise
-from defenses.none import NoDefense
 from privbench import experiment
 from privbench.compose.launch import one
 from privbench.compose.plans import Given
 from privbench.compose.words import Words
-from privbench.contract import Fitted, Knowledge, Net, Spec, View, child_rng
+from privbench.contract import Knowledge, Net, Spec, View, child_rng
 from privbench.data.arrays import arrays
 from privbench.data.splits import Opened, open_population
 from privbench.errors import AttackError, NotApplicable, TrainingError
-from privbench.experiment import _unadapted, carry_out, fitted, oracle_of, run, run_row
+from privbench.experiment import carry_out, fitted, oracle_of, run, run_row
 from privbench.plan import Plan
+from privbench.regimes import over_wire
 from privbench.regimes.centralized import Centralized
 from privbench.scoring import evaluator, scorer
 from privbench.scoring.rates import clopper_pearson
 from privbench.seal import Seal
 from privbench.store import Store, fingerprint
+from privbench.targets import target_of
 from privbench.threats.insider import Trainer
 from privbench.threats.outsider import Api
 
@@ -318,13 +318,14 @@ def test_the_evaluator_is_trained_once_for_all_runs_on_the_same_records(
     assert len(made) == 1
 
 
-def test_shadow_models_without_the_targets_message_defense_are_told_of() -> None:
-    shadows, other = (
-        SimpleNamespace(fitted=(Fitted({}, facts),)) for facts in ({"signature": "a"}, {})
-    )
-    noisy, open_ = (
-        SimpleNamespace(defenses=(each,)) for each in (GaussianNoise(std=1.0), NoDefense())
-    )
-    (said,) = _unadapted(noisy, [other, shadows])
-    assert "without GaussianNoise" in said
-    assert _unadapted(noisy, [other]) == _unadapted(open_, [shadows]) == ()
+def test_shadow_models_of_a_noisy_crowd_are_noisy_crowds(plan: Callable[..., Plan]) -> None:
+    crowd = ("regime=slicenet", "crowd.devices=4", "threat=released", "attack=lira")
+    budget = "threat.budget.shadow_models=4"
+    noisy = plan(*crowd, budget, "defense=[gaussian_noise]", "defense.gaussian_noise.std=0.5")
+    opened = open_population(noisy.data, noisy.seed)
+    target = target_of(noisy, opened, Store(noisy.out)).trained
+    assert target.recipe.protocol is not None
+    assert (target.recipe.net.weights, target.trainer) == (None, over_wire.TRAINER)
+    report = carry_out(noisy, opened)
+    assert (report.status, report.run.shadow_models) == ("ok", 4)
+    assert not any("shadow" in said for said in report.run.warnings)
