@@ -45,7 +45,16 @@ CLIENTS = 12
 FOLDS = 4
 SEEDS = 2
 TABLE = Path(__file__).with_suffix(".csv")
-POINT = ("data", "regime", "target", "batch", "steps", "lr", "clip")  # one row of the table
+POINT = (
+    "data",
+    "records",
+    "regime",
+    "target",
+    "batch",
+    "steps",
+    "lr",
+    "clip",
+)  # one row of the table
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class Outcome:
     """A row of the table."""
 
     data: str
+    records: int  # private ones of the deployment
     regime: str
     target: float  # epsilon that was asked for
     batch: int
@@ -112,7 +122,13 @@ def grid(regime: str) -> Iterator[Setting]:
 
 
 def outcome(
-    setting: Setting, data: str, net: Net, auxiliary: Samples, target: float, resolved: DpSgd
+    setting: Setting,
+    data: str,
+    records: int,
+    net: Net,
+    auxiliary: Samples,
+    target: float,
+    resolved: DpSgd,
 ) -> Outcome:
     """Mean accuracy of one setting over folds and seeds."""
     together = stackable(
@@ -132,6 +148,7 @@ def outcome(
         found = [0.0, 0.0]
     return Outcome(
         data=data,
+        records=records,
         regime=setting.regime,
         target=target,
         batch=resolved.batch or 0,
@@ -199,7 +216,7 @@ def search(words: list[str], asked: Asked) -> Iterator[Outcome]:
                 batch = round(setting.rate * records)
                 noises[key] = DpSgd(epsilon=target).resolved(records, batch, setting.steps)
             data = plan.names.data
-            yield outcome(setting, data, plan.model, auxiliary, target, noises[key])
+            yield outcome(setting, data, members, plan.model, auxiliary, target, noises[key])
 
 
 def main() -> None:
@@ -222,17 +239,23 @@ def main() -> None:
     rows = [row for row in _table() if tuple(row[name] for name in POINT) not in new]
     rows = sorted(
         rows + found,
-        key=lambda row: (row["data"], row["regime"], float(row["target"]), -float(row["accuracy"])),
+        key=_place,
     )
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "opacus", "scikit-learn"))
     with TABLE.open("w", newline="") as file:
         file.write(
             f"# python benchmarks/tune_dpsgd.py; Python {sys.version.split()[0]}, {versions}\n"
         )
-        writer = csv.DictWriter(file, list(Outcome.__annotations__))
+        writer = csv.DictWriter(file, list(Outcome.__annotations__), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     print(f"written to {TABLE.name}")
+
+
+def _place(row: Mapping[str, str]) -> tuple[str, int, str, float, float]:
+    """Where a row stands: the best of its kind first."""
+    found = float(row["target"]), -float(row["accuracy"])
+    return row["data"], int(row["records"]), row["regime"], *found
 
 
 def _table() -> list[dict[str, str]]:
