@@ -44,16 +44,13 @@ def drawings(
     usable = [report for report in reports if measured(report)]
     maps = _some(usable, lambda report: _map(report, usable), MAPS)
     rebuilt = _some(usable, reconstructions, REBUILT) if images else []
-    whole = [
-        drawing
-        for make in (
-            lambda: roc(usable),
-            lambda: vulnerable(usable),
-            *(partial(against, usable, column) for column in AXIS if _differ(usable, column)),
-            lambda: losses(reports),
-        )
-        if (drawing := _tried(make))
+    makers: list[Callable[[], Drawing]] = [
+        partial(roc, usable),
+        partial(vulnerable, usable),
+        *(partial(against, usable, column) for column in AXIS if _differ(usable, column)),
+        partial(losses, reports),
     ]
+    whole = [drawing for make in makers if (drawing := _tried(make))]
     sliced = _crowds(reports)
     spent = [each for make in (volumes, loads, bills) for each in _some(sliced, make, CROWDS)]
     curves = [each for kind in KNOBS for each in _tried_all(partial(along, rows, kind))]
