@@ -24,7 +24,8 @@ class GradientAlignment(Attack):
     We differ: what gradients of auxiliary records explain of an update is taken off first, by ridge
     regression. All records of a class push the same way, and beside that the cosine says little; what is
     left is what these very records added. Over senders of a step the largest cosine counts, over steps
-    the sum, each in units of its spread over candidates.
+    the sum, each in units of its spread over candidates. Where the recipe augments records, a record's
+    gradient is the mean over the copies that it can make.
 
     Args:
         ridge: penalty, in units of the mean squared norm of an auxiliary record's gradient.
@@ -73,15 +74,16 @@ class GradientAlignment(Attack):
         auxiliary = auxiliary_of(view, "gradient_alignment")
         order = torch.randperm(len(auxiliary), generator=child_rng(rng, "references"))
         auxiliary = auxiliary[order[: self.references]]
-        module = view.topology.net.module().to(view.device)
+        module, recipe = view.topology.net.module().to(view.device), view.public.recipe
         score = torch.zeros(len(candidates), dtype=torch.float64)
         for names, told in counted(by_step(view)):
             module.load_state_dict(dict(told[0].weights))
-            explained = torch.cat(list(record_gradients(module, auxiliary, names, view.device)))
+            known = record_gradients(module, auxiliary, names, view.device, recipe)
+            explained = torch.cat(list(known))
             rest = unexplained(flat_gradients(told, names), explained, self.ridge)
             cosines = [
                 mine @ rest.T / mine.norm(dim=1, keepdim=True).clamp(min=1e-30)
-                for mine in record_gradients(module, candidates, names, view.device)
+                for mine in record_gradients(module, candidates, names, view.device, recipe)
             ]
             each = torch.cat(cosines)
             score += (each / each.std(dim=0).clamp(min=1e-30)).amax(dim=1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from privbench.contract import Samples
+from privbench.contract import Recipe, Samples, copies_of
 from privbench.errors import NotApplicable
 from privbench.toolkit.densities import FLOOR, confidence
 
@@ -47,7 +48,11 @@ def gradient_norms(
 
 
 def record_gradients(
-    module: nn.Module, samples: Samples, names: Sequence[str], device: str = "cpu"
+    module: nn.Module,
+    samples: Samples,
+    names: Sequence[str],
+    device: str = "cpu",
+    recipe: Recipe | None = None,
 ) -> Iterator[Float[Tensor, "rows numbers"]]:
     """Loss gradients of single records as vectors, float64 on the CPU, ``ROWS`` records at a time.
 
@@ -55,9 +60,16 @@ def record_gradients(
         module: in eval mode.
         samples: labelled.
         names: parameters whose gradients are meant, in the order in which they are put together.
+        recipe: where it augments, gradients are means over the copies that it can make of a record.
     """
-    for slopes in _gradients(module, samples, names, device):
-        yield torch.cat([slopes[name].flatten(1) for name in names], dim=1).double().cpu()
+    for rows in torch.arange(len(samples)).split(ROWS):
+        some, count = samples[rows], 0
+        total = torch.zeros((), dtype=torch.float64)
+        for copy in copies_of(recipe, some.x):
+            (slopes,) = _gradients(module, replace(some, x=copy), names, device)
+            flat = torch.cat([slopes[name].flatten(1) for name in names], dim=1)
+            total, count = total + flat.double().cpu(), count + 1
+        yield total / count
 
 
 def unexplained(
