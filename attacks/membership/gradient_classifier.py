@@ -12,7 +12,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from privbench.contract import Attack, MembershipGuess, Recipe, Samples, View, child_rng, counted
+from privbench.contract import (
+    Attack,
+    MembershipGuess,
+    Recipe,
+    Samples,
+    View,
+    augmented,
+    child_rng,
+    counted,
+)
 from privbench.errors import NotApplicable
 from privbench.toolkit.evidence import auxiliary_of, labelled
 from privbench.toolkit.features import record_gradients, unexplained
@@ -111,7 +120,14 @@ class GradientClassifier(Attack):
             size = min(max(sizes[len(sizes) // 2], 1), max(1, int(drawn.sum()) // 2))
             draw = child_rng(rng, "batches", number)
             member = _batches(self.simulations, int(drawn.sum()), size, draw)
-            sent = _simulated(module, auxiliary[drawn], member, names, view.public.recipe)
+            sent = _simulated(
+                module,
+                auxiliary[drawn],
+                member,
+                names,
+                view.public.recipe,
+                child_rng(draw, "copies"),
+            )
             found = step.features(iter((gradients[drawn],)), sent, gradients[~drawn])
             learned.append(_Told(found, member))
             told_apart = step.features(step.own(candidates), flat_gradients(told, names), gradients)
@@ -130,7 +146,9 @@ class _Step:
 
     def own(self, records: Samples) -> Iterator[Float[Tensor, "rows numbers"]]:
         """Gradients of single records."""
-        return record_gradients(self.module, records, self.names, self.view.device)
+        return record_gradients(
+            self.module, records, self.names, self.view.device, self.view.public.recipe
+        )
 
     def features(
         self,
@@ -195,8 +213,13 @@ def _simulated(
     member: Bool[Tensor, "count records"],
     names: Sequence[str],
     recipe: Recipe | None,
+    rng: torch.Generator,
 ) -> Float[Tensor, "count numbers"]:
-    """The mean gradient of each batch on the way through a client's local steps; of one step, if plain."""
+    """The mean gradient of each batch on the way through a client's local steps; of one step, if plain.
+
+    Args:
+        rng: draws the copies that are learned from, where the recipe augments records.
+    """
     rate = step_length(recipe)
     federation = None if recipe is None else recipe.federation
     steps = 1 if federation is None or rate is None else federation.local_steps
@@ -204,11 +227,14 @@ def _simulated(
     parameters, found = dict(module.named_parameters()), []
     device = next(iter(parameters.values())).device
     records = records.to(str(device))
-    for chosen in member:
+    for number, chosen in enumerate(member):
         total = {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
         parts = [part for part in chosen.nonzero().flatten().tensor_split(steps) if len(part)]
-        for part in parts:
-            loss = F.cross_entropy(module(records.x[part]), _labels(records)[part])
+        for local, part in enumerate(parts):
+            batch = records[part]
+            if recipe is not None:
+                batch = augmented(recipe, batch, part, child_rng(rng, number), local)
+            loss = F.cross_entropy(module(batch.x), _labels(batch))
             for name, slope in zip(
                 parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True
             ):

@@ -23,8 +23,11 @@ from privbench.contract import (
     Topology,
     View,
     Weights,
+    augmented,
     child_rng,
+    spec_of,
 )
+from privbench.data.augmentations import Moved
 from privbench.errors import NotApplicable, UsageError
 
 ROWS = 12  # records of one client in one step
@@ -135,21 +138,23 @@ def test_a_classifier_learns_it_from_simulated_batches(public: Public, half: boo
     assert abs(roc_auc_score(member[others], scores) - 0.5) < 0.2
 
 
-def test_a_classifier_follows_local_steps(public: Public) -> None:
-    """Batches are simulated as the recipe says: all tensors move on the way."""
+@pytest.mark.parametrize("augmentation", [None, spec_of(Moved())])
+def test_a_classifier_follows_local_steps(public: Public, augmentation: Spec | None) -> None:
+    """Batches are simulated as the recipe says: all tensors move on the way, and copies are drawn."""
     view, _ = _view(public)
-    recipe = replace(RECIPE, optimizer=SGD, federation=Federation(4, 1, 3))
+    federation, draws = Federation(4, 1, 3), torch.Generator().manual_seed(6)
+    recipe = replace(RECIPE, optimizer=SGD, federation=federation, augmentation=augmentation)
     module = replace(NET, weights=dict(view.weights[0].tensors)).module()
     names = [name for name, _ in module.named_parameters()]
     member = torch.zeros(1, len(public.auxiliary), dtype=torch.bool)
     member[0, :6] = True
-    (found,) = _simulated(module, public.auxiliary, member, names, recipe)
+    (found,) = _simulated(module, public.auxiliary, member, names, recipe, draws)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     before = torch.cat([p.detach().flatten() for p in module.parameters()])
-    for batch in torch.arange(6).split(2):
+    for local, rows in enumerate(torch.arange(6).split(2)):
         optimizer.zero_grad()
-        x, y = public.auxiliary.x[batch], public.auxiliary.y[batch]
-        F.cross_entropy(module(x), y).backward()
+        batch = augmented(recipe, public.auxiliary[rows], rows, child_rng(draws, 0), local)
+        F.cross_entropy(module(batch.x), batch.y).backward()
         optimizer.step()
     after = torch.cat([p.detach().flatten() for p in module.parameters()])
     assert torch.allclose(found.float(), (before - after) / 0.3, atol=1e-5)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 
-from privbench.contract import Samples
+from privbench.contract import Net, Recipe, Samples, Spec, spec_of
+from privbench.data.augmentations import Mirrored
 from privbench.models.mlp import Mlp
-from privbench.toolkit.features import gradient_norms, of_answers
+from privbench.toolkit.features import gradient_norms, of_answers, record_gradients
 
 
 def test_norms_are_those_of_one_record_at_a_time() -> None:
@@ -20,6 +23,24 @@ def test_norms_are_those_of_one_record_at_a_time() -> None:
         F.cross_entropy(module(samples.x[row : row + 1]), samples.y[row : row + 1]).backward()
         slow = torch.stack([p.grad.double().norm() for p in module.parameters()])
         torch.testing.assert_close(found[row].exp(), slow, atol=1e-6, rtol=1e-4)
+
+
+def test_the_gradient_of_an_augmented_record_is_the_mean_over_its_copies() -> None:
+    rng = torch.Generator().manual_seed(0)
+    samples = Samples(torch.rand(5, 1, 2, 3, generator=rng), torch.arange(5) % 3)
+    module = Mlp(widths=[6, 4, 3])
+    spec = Net(Spec("privbench.models.mlp.Mlp", {"widths": [6, 4, 3]}))
+    recipe = Recipe(spec, Spec("torch.optim.SGD"), 1, 1, augmentation=spec_of(Mirrored()))
+    names = [name for name, _ in module.named_parameters()]
+    flipped = replace(samples, x=samples.x.flip(-1))
+    (mean,) = record_gradients(module, samples, names, recipe=recipe)
+    both = [next(record_gradients(module, each, names)) for each in (samples, flipped)]
+    torch.testing.assert_close(mean, (both[0] + both[1]) / 2)
+    for row in range(5):
+        module.zero_grad()
+        F.cross_entropy(module(samples.x[row : row + 1]), samples.y[row : row + 1]).backward()
+        slow = torch.cat([p.grad.flatten() for p in module.parameters()]).double()
+        torch.testing.assert_close(both[0][row], slow, atol=1e-6, rtol=1e-4)
 
 
 def test_answers_are_sorted_and_finite() -> None:
