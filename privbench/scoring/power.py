@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from privbench.scoring import bounds
+from privbench.scoring import bounds, statistics
 
 TRIALS = 400
 LARGEST = 300.0  # epsilon beyond which no number of canaries shows anything
@@ -79,18 +79,13 @@ def share_above(rising: np.ndarray, bill: Callable[[float], float], epsilon: flo
 def least_area(n: int, n_negative: int, power: float = 0.8) -> float:
     """The least area under the curve whose 95 % interval excludes one half in that share of trials.
 
-    By the normal approximation with the standard error of J. A. Hanley, B. J. McNeil: The Meaning and Use
-    of the Area under a Receiver Operating Characteristic (ROC) Curve, 1982,
-    https://doi.org/10.1148/radiology.143.1.7063747.
+    By the normal approximation.
 
     Args:
         n, n_negative: of either kind.
     """
     for area in np.arange(0.5, 1.0, 0.005):
-        one, other = area / (2 - area), 2 * area**2 / (1 + area)
-        spread = area * (1 - area)
-        spread += (n - 1) * (one - area**2) + (n_negative - 1) * (other - area**2)
-        if area - 0.5 >= (ndtri(0.975) + ndtri(power)) * math.sqrt(spread / (n * n_negative)):
+        if area - 0.5 >= (ndtri(0.975) + ndtri(power)) * statistics.auc_spread(area, n, n_negative):
             return float(area)
     return 1.0
 

@@ -110,7 +110,7 @@ def selected(
     The interval is that of the two selected seats' estimates: exact for shares of hits, the mean of both
     intervals' ends for a rate at a threshold, a bootstrap over records for the rest.
     """
-    estimates, draws, ends, hits, seats, count = [], [], [], 0.0, [], 0
+    estimates, draws, ends, hits, seats, rests = [], [], [], 0.0, [], []
     for flip in (False, True):
         there = [_value(_part(m, half[m.records] ^ flip)) for m in measured]
         seat = int(np.argmax(np.nan_to_num(direction * np.array(there), nan=-np.inf)))
@@ -119,12 +119,13 @@ def selected(
             return _raw(measured, direction)
         seats.append(seat)
         estimates.append(_value(rest))
-        hits, count = hits + float(rest.values.sum()), count + len(rest.records)
+        hits += float(rest.values.sum())
+        rests.append(rest)
         if rest.fpr is not None and rest.member is not None:
             ends.append(statistics.tpr_interval(rest.values, rest.member, rest.fpr, rng))
         elif rest.metric not in RATES:
             draws.append(_draws(rest, rng))
-    value = float(np.mean(estimates))
+    value, count = float(np.mean(estimates)), sum(len(rest.records) for rest in rests)
     if measured[0].metric in RATES:
         exact = rates.clopper_pearson(round(hits), count)
         return Interval(value, exact.low, exact.high, count >= FEWEST), seats
@@ -133,7 +134,7 @@ def selected(
         low, high = (float(np.mean([end[place] for end in ends])) for place in (1, 2))
         return Interval(value, low, high, sure), seats
     low, high = statistics.percentiles(np.mean(draws, axis=0), count)
-    low, high = _opened(low, high, [measured[seat] for seat in seats])
+    low, high = _opened(value, low, high, rests)
     return Interval(value, low, high, count >= statistics.FEW), seats
 
 
@@ -154,19 +155,32 @@ def _median(measured: list[Measured], rng: np.random.Generator) -> Interval:
         seed = int(rng.integers(2**62))
         draws = np.stack([_draws(m, np.random.default_rng(seed)) for m in measured], axis=1)
     low, high = statistics.percentiles(np.nanmedian(draws, axis=1), len(measured[0].records))
-    low, high = _opened(low, high, measured)
+    low, high = _opened(value, low, high, [min(measured, key=_fewer)])
     few = min(len(m.records) for m in measured) < statistics.FEW
     return Interval(value, min(low, value), max(high, value), not few)
 
 
-def _opened(low: float, high: float, measured: list[Measured]) -> tuple[float, float]:
-    """The interval, not shut at 0 or 1, of a metric that is a share; others as they are."""
-    if measured[0].member is None:
-        if measured[0].metric not in RATES:
+def _opened(value: float, low: float, high: float, parts: list[Measured]) -> tuple[float, float]:
+    """The interval, not shut next to 0 or 1, of a metric that is a share; others as they are.
+
+    Args:
+        parts: what it rests on, each of records of its own.
+    """
+    if parts[0].member is None:
+        if parts[0].metric not in RATES:
             return low, high
-        return rates.opened(low, high, min(len(m.records) for m in measured))
-    sides = [side for m in measured for side in (_bits(m).sum(), (~_bits(m)).sum())]
-    return rates.opened(low, high, int(min(sides)))
+        return rates.opened(low, high, sum(len(part.records) for part in parts))
+    n = sum(int(_bits(part).sum()) for part in parts)
+    n_negative = sum(len(part.records) for part in parts) - n
+    if parts[0].threshold is not None:
+        return rates.opened(low, high, min(n, n_negative))
+    return statistics.auc_ends(value, low, high, n, n_negative)
+
+
+def _fewer(measured: Measured) -> int:
+    """Members or non-members, whichever are fewer; where there are no such, records."""
+    inside = int(_bits(measured).sum())
+    return inside if measured.member is None else min(inside, len(measured.records) - inside)
 
 
 def _mean_draws(measured: list[Measured], rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ https://arxiv.org/abs/1411.5279.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,9 @@ CHUNK = 2_000_000  # numbers held at once while resampling
 BAND_DRAWS = 200  # of a whole curve
 EXPECTED = 10  # non-members above a threshold, for resampling to say where it lies
 FEW = 8  # victims below which the interval of a mean is not trusted
+EDGE = (
+    5  # records' worth of misses (or hits) below which resamples of an area see too little spread
+)
 
 
 class Difference(NamedTuple):
@@ -99,14 +103,55 @@ def auc_draws(
 
 
 def auc_interval(scores: np.ndarray, member: np.ndarray, rng: np.random.Generator) -> Interval:
-    """AUC with its stratified bootstrap interval; see ``opened`` for scores without overlap."""
+    """AUC with its stratified bootstrap interval; see ``opened`` for scores without overlap, and
+    ``auc_ends`` for those that hardly overlap."""
     value = auc(scores, member)
     if not np.isfinite(value):
         return Interval(value, 0.0, 1.0, False)
     low, high = percentiles(auc_draws(scores, member, DRAWS, rng))
-    fewer = int(min(member.sum(), (~member).sum()))
-    low, high = opened(low, high, fewer)
-    return Interval(value, low, high, fewer >= FEW)
+    members = int(member.sum())
+    low, high = auc_ends(value, low, high, members, len(member) - members)
+    note = "every record has one score, which tells nobody apart" if np.ptp(scores) == 0 else ""
+    return Interval(value, low, high, min(members, len(member) - members) >= FEW, note)
+
+
+def auc_ends(value: float, low: float, high: float, n: int, n_negative: int) -> tuple[float, float]:
+    """The ends of an area's interval, further out where the area is next to 0 or 1.
+
+    There resamples are skewed the wrong way, and of 60 records a side at an area of 0.98 the bootstrap's
+    interval held the truth in 88 of 100 trials. Then it is joined with the score interval of R. G.
+    Newcombe: Confidence intervals for an effect size measure based on the Mann-Whitney statistic, part 2,
+    2006, https://doi.org/10.1002/sim.2324 (method 5).
+    """
+    low, high = opened(low, high, min(n, n_negative))
+    if min(n, n_negative) * min(value, 1 - value) >= EDGE:
+        return low, high
+    return min(low, _least(value, n, n_negative)), max(high, 1 - _least(1 - value, n, n_negative))
+
+
+def auc_spread(area: float, n: int, n_negative: int) -> float:
+    """Standard error of an area under the curve.
+
+    J. A. Hanley, B. J. McNeil: The Meaning and Use of the Area under a Receiver Operating Characteristic
+    (ROC) Curve, 1982, https://doi.org/10.1148/radiology.143.1.7063747, with the mean of both numbers in the
+    place of each, as Newcombe does.
+    """
+    one, other = area / (2 - area), 2 * area**2 / (1 + area)
+    pairs = (n + n_negative) / 2 - 1
+    variance = area * (1 - area) + pairs * (one + other - 2 * area**2)
+    return math.sqrt(max(variance, 0.0) / (n * n_negative))
+
+
+def _least(value: float, n: int, n_negative: int) -> float:
+    """The least area from which what was seen is not further away than chance takes it."""
+    out, within = 0.0, value
+    for _ in range(50):
+        middle = (out + within) / 2
+        if value - middle > stats.norm.ppf(0.975) * auc_spread(middle, n, n_negative):
+            out = middle
+        else:
+            within = middle
+    return within
 
 
 def tpr_at(scores: np.ndarray, member: np.ndarray, fpr: float) -> float:

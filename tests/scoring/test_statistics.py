@@ -113,6 +113,51 @@ def test_perfect_scores_do_not_pretend_to_certainty():
     assert 0.8 < found.low < 0.9
 
 
+def test_next_to_perfect_is_no_surer_than_perfect():
+    """One wrong pair of 400 once had a hundredth of the spread that none at all has."""
+    member = np.arange(40) < 20
+    scores = member + 1e-3 * np.arange(40.0)
+    scores[0] = 0.0205  # above one non-member less than all others
+    found = statistics.auc_interval(scores, member, np.random.default_rng(0))
+    assert 1 - 20 / 400 < found.value < 1.0
+    assert found.low < 0.9 and found.high == 1.0
+    turned = statistics.auc_interval(-scores, member, np.random.default_rng(0))
+    assert turned.high == pytest.approx(1 - found.low, abs=0.02)
+
+
+def test_ends_are_where_chance_takes_an_area():
+    for value, n, n_negative in ((0.98, 60, 60), (0.9, 20, 100), (1.0, 30, 30)):
+        low, high = statistics.auc_ends(value, 0.99, 0.99, n, n_negative)
+        least = min(low, 1.0)
+        if value < 1:
+            gone = 1.959964 * statistics.auc_spread(least, n, n_negative)
+            assert value - least == pytest.approx(gone, rel=1e-6)
+        assert least < value <= high
+    assert statistics.auc_ends(0.8, 0.7, 0.9, 60, 60) == (0.7, 0.9)
+    assert statistics.auc_spread(0.7602, 500, 500) == pytest.approx(0.0149, abs=5e-4)
+
+
+def test_scores_that_are_all_equal_are_said_to_be():
+    member = np.arange(40) < 20
+    found = statistics.auc_interval(np.zeros(40), member, np.random.default_rng(0))
+    assert found.value == 0.5 and "every record has one score" in found.note
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("n", "n_negative", "mu"), [(12, 12, 2), (20, 100, 2), (20, 100, 3), (60, 60, 2), (60, 60, 3)]
+)
+def test_small_groups_that_leak_nearly_all_are_covered(n, n_negative, mu):
+    """Devices, outliers, exposed records; the bootstrap alone covers 85 to 94 % of these."""
+    truth, member, held = stats.norm.cdf(mu / 2**0.5), np.arange(n + n_negative) < n, 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        scores = np.concatenate([rng.normal(mu, 1, n), rng.normal(0, 1, n_negative)])
+        found = statistics.auc_interval(scores, member, rng)
+        held += found.low <= truth <= found.high
+    assert held >= EXACT
+
+
 def test_paired_differences_and_holm():
     rng = np.random.default_rng(0)
     one = rng.normal(0, 1, 100)
