@@ -68,6 +68,29 @@ def test_one_run_bounds_stay_below_the_truth(made: int) -> None:
         assert np.mean([curve[c] for c in right]) > np.mean([plain[c] for c in right])
 
 
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 3.0])
+def test_the_worst_private_mechanism_is_accused_in_one_of_twenty_at_most(epsilon: float) -> None:
+    """Randomised response tells all that epsilon allows; every outcome is weighed by its chance."""
+    right = 1 / (1 + np.exp(-epsilon))
+    for guesses in (60, 250):
+        chances = binom.pmf(np.arange(guesses + 1), guesses, right)
+        least = next(c for c in range(guesses + 2) if _accuses(c, guesses, epsilon))
+        assert chances[least:].sum() <= 0.05
+    n, false = 30, 0.0
+    told, untold = (binom.pmf(np.arange(n + 1), n, rate) for rate in (right, 1 - right))
+    for hits, alarms in np.argwhere(np.outer(told, untold) > 1e-7).tolist():
+        if bounds.two_rates(hits, n, alarms, n) > epsilon:
+            false += told[hits] * untold[alarms]
+    assert false <= 0.05
+
+
+def _accuses(correct: int, guesses: int, epsilon: float) -> bool:
+    """True beyond the last count, so that a search ends."""
+    if correct > guesses:
+        return True
+    return bounds.one_run(correct, guesses, 2 * guesses) > epsilon + 1e-9
+
+
 def test_bounds_are_quiet_without_information() -> None:
     rng = np.random.default_rng(1)
     right = [int(rng.binomial(300, 0.5)) for _ in range(200)]

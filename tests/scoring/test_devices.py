@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from privbench.contract import MembershipGuess
 from privbench.scoring import statistics
@@ -74,6 +76,21 @@ def test_null_scores_of_chance_do_not_leak() -> None:
         assert found is not None
         leaks += found.verdict() == "leaks"
     assert leaks <= 5  # P(more) < 0.001 at 2.5 %
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal", [0.0, 0.3, 0.8])
+def test_the_interval_holds_the_area_of_devices(signal: float) -> None:
+    own = np.zeros(len(PLACES), dtype=bool)
+    devices, bits = _devices(), (PLACES >= 0).numpy()
+    truth, held = ndtr(signal * np.sqrt(EACH / 2)), 0
+    for seed in range(200):
+        draws = np.random.default_rng(seed)
+        compared = _compared(draws.normal(signal * bits, 1.0), own)
+        found = devices.score(replace(compared, rng=torch.Generator().manual_seed(seed)), own)
+        assert found is not None
+        held += found.low <= truth <= found.high
+    assert held >= 179  # one-sided exact binomial test at level 0.001 of a coverage of 0.95
 
 
 def test_own_devices_are_left_out_and_one_owner_is_no_crowd() -> None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from privbench.contract import MembershipGuess, Samples
 from privbench.errors import PluginError
@@ -49,6 +50,34 @@ def test_permuted_bits_hold_chance_in_every_group():
     assert min(held.values()) >= 171
     assert np.mean(worst) == pytest.approx(0.5, abs=0.02)
     assert np.mean(raw) > 0.56
+
+
+@pytest.mark.slow
+def test_groups_that_leak_hold_their_truth():
+    """The tenth that leaks most, and the class that was selected, of classes that leak unlike."""
+    about, n = people(10, 1200), 1200
+    signal = np.linspace(0, 2, 10)[about.labels]
+    tail = about.strangeness >= n - n // 10
+    held = dict.fromkeys(("auc_outliers", "tpr_at_1pct_fpr_outliers", "auc_worst_class"), 0)
+    for seed in range(200):
+        bits, draws = halves_of(seed, n), np.random.default_rng(seed)
+        own, blind = torch.zeros(n, dtype=torch.bool), np.full(n, np.nan)
+        for named, gap in (("outliers", np.where(tail, 2.0, 0.0)), ("worst_class", signal)):
+            guess = MembershipGuess(torch.tensor(draws.normal(gap * bits.numpy(), 1.0)))
+            rng = torch.Generator().manual_seed(seed)
+            result = score_membership(guess, "world", bits, own, blind, rng, about)
+            for score in result.scores:
+                if score.metric in held and score.metric.endswith(named):
+                    held[score.metric] += score.low <= _truth(score, signal) <= score.high
+    assert min(held.values()) >= 179, held
+
+
+def _truth(score, signal):
+    if score.metric.startswith("tpr"):
+        return stats.norm.sf(stats.norm.isf(0.01) - 2.0)
+    named = [int(word) for word in score.note.split(":")[0].split() if word.isdigit()]
+    gaps = [2.0] if score.metric == "auc_outliers" else [signal[label] for label in named]
+    return np.mean(stats.norm.cdf(np.array(gaps) / 2**0.5))
 
 
 def _area(scores, bits, where):
