@@ -11,7 +11,7 @@ import torch
 from privbench.contract import Party, Seat, Threat, Topology
 from privbench.errors import UsageError
 from privbench.threats.coalition import worst_of
-from privbench.threats.knowledge import KNOWN, from_start
+from privbench.threats.knowledge import EARLY, KNOWN, from_start
 
 TRAFFIC = (
     "activation",
@@ -57,6 +57,7 @@ class Host(Threat):
 
     name: ClassVar[str] = "host"
     kinds: ClassVar[tuple[str, ...]] = TRAFFIC
+    stronger: ClassVar[tuple[tuple[str, object], ...]] = EARLY
 
     def seats(self, topology: Topology) -> tuple[Seat, ...]:
         """Every host of a crowd."""
@@ -81,6 +82,7 @@ class Hosts(Threat):
 
     name: ClassVar[str] = "hosts"
     kinds: ClassVar[tuple[str, ...]] = TRAFFIC
+    stronger: ClassVar[tuple[tuple[str, object], ...]] = EARLY
 
     fraction: float = 0.25
     draw: int | str = 0
