@@ -19,7 +19,10 @@ from privbench.views import owned_by
 OF_ROWS = ("reconstruction", "label", "recurrence")
 """Goals that are guesses about rows, so that a view without victims leaves nothing to guess."""
 NOBODY = "no victim crossed what it saw, at the steps that it looks at (threat.steps)"
-NO_PAIR = "no victim crossed what it saw in two epochs, at the steps that it looks at; type threat.steps=all"
+NO_PAIR = (
+    "no victim crossed what it saw in two epochs, at the steps that it looks at; type threat.steps=all, and "
+    "train for two epochs or more (regime.epochs)"
+)
 NOBODY_ELSE = (
     "every owner of records is inside this threat, so that nobody is left to attack; choose more "
     "devices or clients (crowd.devices, regime.clients), or fewer of them (threat.fraction)"

@@ -137,7 +137,7 @@ def show(out: Path, study: str, console: Console) -> int:
 def heading(launch: str) -> str:
     """What a launch is called on page and screen: of a sweep, over what; its folder has every word."""
     if launch.partition("+")[0] != "sweep":
-        return launch or "one run"
+        return launch.replace("+", " · ") or "one run"
     swept = re.findall(r"\+([\w.]+)=[^+]*,", launch)
     return f"sweep over {' and '.join(swept)}" if swept else "sweep"
 

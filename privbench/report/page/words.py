@@ -38,7 +38,7 @@ COLUMNS = {
     "infrastructure": "the party that the protocol gives most",
     "peer": "someone who takes part like everyone else",
     "network": "someone who listens on the way",
-    "outsider": "someone who only meets the finished model",
+    "outsider": "someone who only meets the finished model, or whoever audits its training",
 }
 """Seat columns, in the order in which they are shown."""
 SHARES = ((0.9, "nearly every"), (0.5, "most"), (0.1, "some"), (0.0, "a few"))
