@@ -33,7 +33,7 @@ from privbench.contract import (
 from privbench.data.splits import Opened, open_population
 from privbench.equality import as_reference
 from privbench.errors import NotApplicable, PrivbenchError
-from privbench.likeness import unlike
+from privbench.likeness import softened, unlike
 from privbench.oracle import CountingOracle
 from privbench.plan import Plan, source_of
 from privbench.positions import position_of
@@ -152,7 +152,7 @@ def _carried_out(plan: Plan, opened: Opened, seal: Seal) -> Report:
             report.run,
             warnings=report.run.warnings
             + unprotected(views, target.transcript.owners)
-            + _unlike(plan, target, views),
+            + _doubtful(plan, opened, target, views),
             sealed=seal.sealed,
             guess_hash=guess_hash,
             queries=oracle.count if oracle else None,
@@ -268,11 +268,15 @@ def _warned(target: Opening, opened: Opened) -> tuple[str, ...]:
     )
 
 
-def _unlike(plan: Plan, target: Opening, views: Sequence[View]) -> tuple[str, ...]:
-    """A sentence where shadow models are not like a target that was trained elsewhere."""
+def _doubtful(
+    plan: Plan, opened: Opened, target: Opening, views: Sequence[View]
+) -> tuple[str, ...]:
+    """Sentences about a target that was trained elsewhere."""
     if plan.names.regime != "given":
         return ()
-    return unlike(views, target.quality.train_accuracy, target.quality.accuracy)
+    quality, some = target.quality, opened.population.held_out.x[:64]
+    alike = unlike(views, quality.train_accuracy, quality.accuracy)
+    return softened(target.trained.net, some) + alike
 
 
 def _shown(results: Sequence[SeatResult]) -> tuple[Pictures, ...]:

@@ -86,10 +86,12 @@ def print_warnings(reports: Sequence[Report], console: Console) -> None:
         console.print(f"warning{where}: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def as_text(frame: pd.DataFrame) -> str:
-    """The table as it is printed, without colours."""
+def as_text(report: Report) -> str:
+    """A report's table and warnings as they are printed, without colours."""
     stream = io.StringIO()
-    print_table(frame, Console(file=stream, width=WIDTH))
+    screen = Console(file=stream, width=WIDTH)
+    print_table(report.table(), screen)
+    print_warnings((report,), screen)
     return stream.getvalue()
 
 

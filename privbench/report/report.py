@@ -172,10 +172,10 @@ class Report:
         return plots.reconstructions(self).figure
 
     def __str__(self) -> str:
-        """The headline scores, as the command line prints them."""
+        """The headline scores and what to doubt of them, as the command line prints them."""
         from privbench.report.printed import as_text  # it prints tables of many reports too
 
-        return as_text(self.table())
+        return as_text(self)
 
     def save(self, folder: Path) -> None:
         """Write report.json, table.csv and the pictures; a file is there whole or not at all.

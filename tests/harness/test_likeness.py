@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 
 from privbench.contract import Fitted, Net, Samples, Spec
-from privbench.likeness import unlike
+from privbench.likeness import softened, unlike
 
 NET = Net(Spec("torch.nn.Linear", {"in_features": 2, "out_features": 2}))
 RIGHT = {"weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]]), "bias": torch.zeros(2)}
@@ -39,3 +39,11 @@ def test_nothing_is_said_where_nothing_is_known() -> None:
     seen = views({"signature": "a", "pairing": "complementary"})
     assert unlike(seen, own=None, others=0.5) == unlike(views({}), own=0.1, others=0.1) == ()
     assert unlike(views({"signature": "a", "pairing": "auxiliary"}), own=0.1, others=0.1) == ()
+
+
+def test_probabilities_in_the_place_of_logits_are_told_of() -> None:
+    x = torch.rand(8, 2, generator=torch.Generator().manual_seed(0))
+    (said,) = softened(Net(Spec("torch.nn.Softmax", {"dim": 1})), x)
+    assert "without its last softmax" in said
+    assert softened(Net(Spec("torch.nn.LogSoftmax", {"dim": 1})), x) == ()
+    assert softened(Net(Spec("torch.nn.Linear", {"in_features": 2, "out_features": 2})), x) == ()

@@ -192,3 +192,9 @@ def test_an_audit_that_observed_too_little_says_what_to_ask_for(report: Report) 
     )  # fmt: skip
     text = _printed(replace(report, scores=(score,)))
     assert "too weak to tell [1]" in text and "regime.learning.canaries" in text
+
+
+def test_a_report_prints_what_to_doubt_of_it(report: Report) -> None:
+    assert "warning" not in str(report)
+    doubted = replace(report, run=replace(report.run, warnings=("it learned nothing",)))
+    assert str(doubted).rstrip().endswith("warning: it learned nothing")
