@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from opacus.grad_sample import GradSampleModule
 from torch import nn
 
 from privbench.contract import (
@@ -115,6 +114,8 @@ def test_gradients_are_those_of_autograd(pool: Samples, activation: nn.Module) -
 
 def clipped_and_noised(recipe: Recipe, samples: Samples, rng: torch.Generator) -> Net:
     """DP-SGD with a gradient for every sample: the slow obvious twin of norms and outer products."""
+    from opacus.grad_sample import GradSampleModule
+
     mechanism = recipe.mechanism
     assert mechanism is not None
     module = recipe.net.initialised(child_rng(rng, "init")).module().train()
