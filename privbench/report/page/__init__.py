@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,7 @@ def _figures(
         return (), {}
 
 
+@cache
 def _environment() -> Environment:
     return Environment(
         loader=PackageLoader("privbench.report.page", "."),
