@@ -104,7 +104,7 @@ class Stage:
     @property
     def weight(self) -> Tensor:
         """Of the linear layer or convolution."""
-        return cast(nn.Module, self.module).get_parameter("weight")
+        return cast(Tensor, cast(nn.Module, self.module).weight)
 
     @property
     def bias(self) -> Tensor | None:
