@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import privbench
+from attacks.membership.population import Population
 from defenses.none import NoDefense
 from privbench.compose.plans import threats
 from privbench.contract import Attack, Guess, Seat, View
@@ -229,9 +230,12 @@ def test_where_everybody_is_inside_nobody_is_left(words: tuple[str, ...], crowd:
     assert (report.status, report.reason) == ("not_applicable", NOBODY_ELSE)
 
 
-def test_an_only_client_has_nobody_to_attack(rig: Callable) -> None:
-    trained = rig("regime=fedavg", "threat=client", "attack=gradient_alignment", "regime.clients=1")
-    assert carry_out(trained.plan).reason == NOBODY_ELSE
+def test_who_owns_every_record_has_no_member_to_guess(crowd: Callable) -> None:
+    first = crowd("threat=host").views()[0]
+    alone = replace(first, topology=replace(first.topology, owners=first.seat.parties))
+    guessing = Population()
+    kept, refusals = with_victims(guessing, (alone, first))
+    assert (kept, [refusal.reason for refusal in refusals]) == ((first,), [NOBODY_ELSE])
 
 
 def test_a_seat_that_saw_nobody_is_counted_and_not_scored(crowd: Callable) -> None:
