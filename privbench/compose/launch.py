@@ -30,6 +30,7 @@ from privbench.compose.plans import (
     Given,
     bare_names,
     check_shared,
+    check_taken_in,
     device_of,
     plain_part,
     plan_of,
@@ -73,6 +74,7 @@ def one(asked: Words, given: Given | None = None) -> Single:
     with plain_errors():
         loader = ConfigLoaderImpl(config_search_path=_search_path())
         config = loader.load_configuration("run", list(asked.words), run_mode=RunMode.RUN)
+    check_taken_in(config, asked.words)
     outlets = outlets_of(plain_part(config, "report", "sink"))
     plan = plan_of(config, config.hydra.runtime.choices, given or Given(), asked.words)
     return Single(plan, outlets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +24,13 @@ from privbench.plugins import listing
 from privbench.regimes.base import Regime
 from privbench.report.report import Names
 
+TAKEN_IN = ("augmentation", "crowd", "slicer", "tiling", "faults", "engine")
+"""Keys of what a regime takes in, if it has a use for it."""
+
 OUTSIDE = (
-    "hydra", "out", "workers", "again", "debug", "row", "study", "folder", "augmentation", "crowd", "slicer",
-    "tiling", "faults", "report", "sink",
+    "hydra", "out", "workers", "again", "debug", "row", "study", "folder", "report", "sink", *TAKEN_IN,
 )  # fmt: skip
 """Keys that do not belong to what a run is: paths and names, and what a regime has taken in."""
-
 
 SEALS = ("process", "inline")
 LARGEST = 2**63 - 1  # a seed is a word of 64 bits
@@ -108,6 +110,25 @@ def threats() -> Mapping[str, Threat]:
     found = listing().get("threat", {})
     settings = {name: OmegaConf.to_container(OmegaConf.load(c.path)) for name, c in found.items()}
     return {name: build_as(Threat, plain, f"threat={name}") for name, plain in settings.items()}
+
+
+def check_taken_in(config: DictConfig, words: Sequence[str]) -> None:
+    """What is asked for of one run must be of use to its regime; rows of a study share their words.
+
+    Raises:
+        UsageError: the regime has no use for it.
+    """
+    name = config.hydra.runtime.choices.regime
+    for word in words:
+        key = re.split(r"[.=]", word.lstrip("+~"))[0]
+        if key not in TAKEN_IN or key in config.regime:
+            continue
+        regimes = listing()["regime"].items()
+        users = [f"regime={n}" for n, c in regimes if f"${{{key}}}" in c.path.read_text("utf-8")]
+        raise UsageError(
+            f"'{word.lstrip('+')}' would change nothing: regime={name} has no {key}; leave it out, or choose "
+            f"{' or '.join(users)}"
+        )
 
 
 def check_shared(config: DictConfig) -> None:

@@ -110,6 +110,13 @@ def test_what_does_not_fit_is_refused(word: str, answer: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("word", ["crowd=phones", "crowd.devices=3", "tiling=grid", "faults=flaky"])
+def test_what_one_run_has_no_use_for_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match="would change nothing: regime=split has no .*slicenet"):
+        _plan("regime=split", word)
+    assert _plan("regime=slicenet", word).names.regime == "slicenet"
+
+
 def test_paths_and_names_are_no_part_of_the_configuration() -> None:
     assert _plan("out=here", "again=true").config == _plan("out=there", "debug=true").config
 
