@@ -175,8 +175,8 @@ def folder_of(asked: Words) -> str:
     """Name of the folder of a launch's table: other words, another table; none is written over."""
     said = [word.lstrip("+") for word in asked.words]
     kept = [word for word in said if not word.startswith(PASSING)]
-    kept += [f"rows={','.join(asked.rows)}"] if asked.rows else []
-    name = re.sub(r"[^\w.,=+-]", "-", "+".join([asked.study or "sweep", *kept]))
+    rows = [f"rows={','.join(asked.rows)}"] if asked.rows else []
+    name = re.sub(r"[^\w.,=+-]", "-", "+".join([asked.study or "sweep", *rows, *kept]))
     if len(name) <= LONGEST:
         return name
     return f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
