@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy import special, stats
 
 from privbench.scoring.rates import Interval, clopper_pearson, opened
 
@@ -51,7 +51,7 @@ def percentiles(draws: np.ndarray, n: int | None = None) -> tuple[float, float]:
     """2.5 and 97.5 % points; further out for ``n`` records, as Student's t is wider than Gauss."""
     tail = 0.025
     if n is not None and n > 1:
-        tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1))
+        tail = special.ndtr(-np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, 0.975))
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -144,10 +144,10 @@ def auc_spread(area: float, n: int, n_negative: int) -> float:
 
 def _least(value: float, n: int, n_negative: int) -> float:
     """The least area from which what was seen is not further away than chance takes it."""
-    out, within = 0.0, value
+    out, within, reach = 0.0, value, float(special.ndtri(0.975))
     for _ in range(50):
         middle = (out + within) / 2
-        if value - middle > stats.norm.ppf(0.975) * auc_spread(middle, n, n_negative):
+        if value - middle > reach * auc_spread(middle, n, n_negative):
             out = middle
         else:
             within = middle
