@@ -9,7 +9,7 @@ from device_nets import NETS
 from devices import furthest, named, regime, walked
 from twin import Twin
 
-from privbench.contract import Message, Spec
+from privbench.contract import Message
 from privbench.errors import UsageError
 from privbench.regimes.centralized import Centralized
 from privbench.regimes.split import Split
@@ -97,6 +97,7 @@ class _Doubles:
     """A defense of stem gradients that remembers what it let go."""
 
     kinds = ("stem_gradient",)
+    double = False
 
     def __init__(self):
         self.sent = []
@@ -109,7 +110,7 @@ class _Doubles:
 
 def test_clipping_leaves_what_was_recorded_alone(monkeypatch):
     """One owner alone: what it sent is the whole sum, which everyone then scales."""
-    monkeypatch.setattr("privbench.regimes.slicenet.spec_of", lambda defense: Spec("none"))
+    monkeypatch.setattr("privbench.regimes.slicenet.defenses_of", lambda wire: ())
     defense = _Doubles()
     told = trained(
         regime(1, epochs=1, clip=CLIP), mlp(16, 12, 8, 4), (1, 4, 4), defenses=(defense,)
