@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_refused(word: str, answer: str) -> None:
 
 @pytest.mark.parametrize("word", ["crowd=phones", "crowd.devices=3", "tiling=grid", "faults=flaky"])
 def test_what_one_run_has_no_use_for_is_refused(word: str) -> None:
-    with pytest.raises(UsageError, match="would change nothing: regime=split has no .*slicenet"):
+    with pytest.raises(UsageError, match=r"would change nothing: regime=split has no .*slicenet"):
         _plan("regime=split", word)
     assert _plan("regime=slicenet", word).names.regime == "slicenet"
 
