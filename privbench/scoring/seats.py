@@ -7,11 +7,15 @@ on the other; halves are swapped and the two estimates averaged.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
+from scipy import stats
+from scipy.integrate import quad
 
 from privbench.contract import child_rng
 from privbench.scoring import rates, statistics
@@ -107,8 +111,8 @@ def selected(
 
     Of what else there are many estimates of, classes for one, the same holds.
 
-    The interval is that of the two selected seats' estimates: exact for shares of hits, the mean of both
-    intervals' ends for a rate at a threshold, a bootstrap over records for the rest.
+    The interval is that of the two selected seats' estimates, wider for their ``bond``: exact for shares of
+    hits, the mean of both intervals' ends for a rate at a threshold, a bootstrap over records for the rest.
     """
     estimates, draws, ends, hits, seats, rests = [], [], [], 0.0, [], []
     for flip in (False, True):
@@ -126,16 +130,36 @@ def selected(
         elif rest.metric not in RATES:
             draws.append(_draws(rest, rng))
     value, count = float(np.mean(estimates)), sum(len(rest.records) for rest in rests)
+    shared = 1 + bond(len(measured))
     if measured[0].metric in RATES:
-        exact = rates.clopper_pearson(round(hits), count)
-        return Interval(value, exact.low, exact.high, count >= FEWEST), seats
+        exact = rates.clopper_pearson(round(hits / shared), round(count / shared))
+        low, high = min(exact.low, value), max(exact.high, value)
+        return Interval(value, low, high, count >= FEWEST), seats
     if ends:
         sure = all(end.reliable for end in ends)
         low, high = (float(np.mean([end[place] for end in ends])) for place in (1, 2))
         return Interval(value, low, high, sure), seats
-    low, high = statistics.percentiles(np.mean(draws, axis=0), count)
+    mean = np.mean(draws, axis=0)
+    low, high = statistics.percentiles(value + math.sqrt(shared) * (mean - value), count)
     low, high = _opened(value, low, high, rests)
     return Interval(value, low, high, count >= statistics.FEW), seats
+
+
+@cache
+def bond(choices: int) -> float:
+    """Correlation of the two estimates where each half chooses among so many equal ones.
+
+    If both choose the same, it is because both halves happened to favour it. The square of the expected
+    largest of so many standard normal numbers, over their number less one; choices that are not equal
+    have less, so an interval made wider by it is wide enough.
+    """
+    if choices < 2:
+        return 0.0
+
+    def density(x: float) -> float:
+        return float(x * choices * stats.norm.pdf(x) * stats.norm.cdf(x) ** (choices - 1))
+
+    return float(quad(density, -10, 10)[0] ** 2 / (choices - 1))
 
 
 def _raw(measured: list[Measured], direction: int) -> tuple[Interval, list[int]]:
@@ -172,6 +196,7 @@ def _opened(value: float, low: float, high: float, parts: list[Measured]) -> tup
         return rates.opened(low, high, sum(len(part.records) for part in parts))
     n = sum(int(_bits(part).sum()) for part in parts)
     n_negative = sum(len(part.records) for part in parts) - n
+    low, high = max(low, 0.0), min(high, 1.0)
     if parts[0].threshold is not None:
         return rates.opened(low, high, min(n, n_negative))
     return statistics.auc_ends(value, low, high, n, n_negative)
