@@ -21,8 +21,11 @@ class Interval(NamedTuple):
     note: str = ""
 
 
-def clopper_pearson(hits: int, n: int, level: float = 0.95) -> Interval:
-    """Exact interval of a rate: ``hits`` of ``n`` independent trials."""
+def clopper_pearson(hits: float, n: float, level: float = 0.95) -> Interval:
+    """Exact interval of a rate: ``hits`` of ``n`` independent trials.
+
+    Fractions: so many independent ones as the trials, which are bound to each other, are worth.
+    """
     if n == 0:
         return Interval(float("nan"), 0.0, 1.0, False)
     tail = (1 - level) / 2

@@ -132,9 +132,8 @@ def selected(
     value, count = float(np.mean(estimates)), sum(len(rest.records) for rest in rests)
     shared = 1 + bond(len(measured))
     if measured[0].metric in RATES:
-        exact = rates.clopper_pearson(round(hits / shared), round(count / shared))
-        low, high = min(exact.low, value), max(exact.high, value)
-        return Interval(value, low, high, count >= FEWEST), seats
+        exact = rates.clopper_pearson(hits / shared, count / shared)
+        return Interval(value, exact.low, exact.high, count >= FEWEST), seats
     if ends:
         sure = all(end.reliable for end in ends)
         low, high = (float(np.mean([end[place] for end in ends])) for place in (1, 2))
