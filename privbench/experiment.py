@@ -231,12 +231,18 @@ def scored(
             view.seat.name,
             guess,
             owned=owned_by(view.seat, view.topology),
-            by_construction=plan.attack.by_construction,
+            by_construction=plan.attack.by_construction and not _guarded(plan),
             victims=view.victims,
             seen=rows_of(view.messages, plan.attack.reads),
         )
         for view, guess in counted(list(zip(views, guesses, strict=True)))
     ]
+
+
+def _guarded(plan: Plan) -> bool:
+    """Do defenses change what the attack reads? Then nothing is handed over as it is."""
+    reads = set(plan.attack.reads)
+    return any(reads & set(defense.kinds) for defense in plan.defenses if not defense.double)
 
 
 def claim_of(plan: Plan, target: Opening) -> Claim:

@@ -329,3 +329,18 @@ def test_shadow_models_of_a_noisy_crowd_are_noisy_crowds(plan: Callable[..., Pla
     report = carry_out(noisy, opened)
     assert (report.status, report.run.shadow_models) == ("ok", 4)
     assert not any("shadow" in said for said in report.run.warnings)
+
+
+@pytest.mark.parametrize(
+    ("defense", "handed_over"),
+    [("[]", True), ("[gaussian_noise]", False)],
+)
+def test_what_a_defense_changed_is_not_handed_over_by_construction(
+    plan: Callable[..., Plan], defense: str, handed_over: bool
+) -> None:
+    seat = ("regime=slicenet", "crowd.devices=4", "threat=host")
+    small = ["defense.gaussian_noise.std=0.001"] if not handed_over else []
+    report = carry_out(plan(*seat, "attack=activation_match", f"defense={defense}", *small))
+    assert report.status == "ok", report.reason
+    area = next(score for score in report.scores if score.metric == "auc")
+    assert (area.by_construction, area.value > 0.95) == (handed_over, True)

@@ -141,7 +141,7 @@ def test_no_spread_is_no_certainty():
     none = [hits_of(f"h{i}", np.zeros(40)) for i in range(3)]
     members = [SeatResult(f"h{i}", (score,), parted) for i in range(3)]
     for seat in ("worst", "median", "best"):
-        least = 0.9 if seat == "median" else 0.88  # 40 victims of seats that are bound count as 29.5
+        least = 0.9 if seat == "median" else 0.88  # bound seats: 40 victims count as 29.5
         found = named(summarise(every, 0), seat)
         assert (found.value, found.high) == (1.0, 1.0) and least < found.low < least + 0.02
         found = named(summarise(members, 0), seat)

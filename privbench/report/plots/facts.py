@@ -147,3 +147,18 @@ class Scale:
         """The colour of a score; None where there is no number."""
         share = self.share(score)
         return None if share is None else ramp(share)
+
+
+def varied(reports: Sequence[Report], limit: int) -> list[int]:
+    """Positions of so many: one of each regime first, then other threats, then the rest; in order."""
+    order: dict[int, None] = {}
+    for depth in (2, 3, 5):
+        seen = set()
+        for place, report in enumerate(reports):
+            names = report.names
+            key = (names.regime, names.defense, names.threat, names.attack, names.variant)[:depth]
+            if key not in seen:
+                order.setdefault(place)
+            seen.add(key)
+    order |= dict.fromkeys(range(len(reports)))
+    return sorted(list(order)[:limit])

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from privbench.errors import UsageError
 from privbench.report.plots.drawing import Drawing
-from privbench.report.plots.facts import about, headline, leakage, measured
+from privbench.report.plots.facts import about, headline, leakage, measured, varied
 from privbench.report.plots.style import (
     COLOURS,
     GRID,
@@ -84,17 +84,7 @@ def _picked(lines: Sequence[Line]) -> list[Line]:
     for line in own:
         first.setdefault((line.report.names.regime, line.curve.tpr), line)
     own = list(first.values())
-    order: dict[int, None] = {}
-    for depth in (2, 3, 5):
-        seen = set()
-        for place, line in enumerate(own):
-            names = line.report.names
-            key = (names.regime, names.defense, names.threat, names.attack, names.variant)[:depth]
-            if key not in seen:
-                order.setdefault(place)
-            seen.add(key)
-    order |= dict.fromkeys(place for place in range(len(own)) if place not in order)
-    return [own[place] for place in sorted(list(order)[:LIMIT])]
+    return [own[place] for place in varied([line.report for line in own], LIMIT)]
 
 
 def _draw(axes: Axes, lines: Sequence[Line], regimes: Sequence[str]) -> float:
