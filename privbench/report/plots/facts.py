@@ -81,6 +81,8 @@ def stem_of(kind: str, report: Report) -> str:
 
 def words(score: Score) -> str:
     """What the value of a metric says, for an axis."""
+    if (score.goal, score.metric) == ("recurrence", "auc"):
+        return "how well one record's rows are told from others' (AUC)"
     return {
         "identification": "share of private records re-identified",
         "auc": "how well members are told apart (AUC)",
