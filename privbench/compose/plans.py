@@ -205,9 +205,13 @@ def _names(plain: Mapping[str, Any], choices: Mapping[str, Any], goal: str, give
 
 
 def _regime(choices: Mapping[str, Any], variant: str) -> str:
-    """Name of the regime; ``fedavg_one_sample`` in a row of variant ``one_sample`` is ``fedavg``."""
+    """Name of the regime; ``fedavg_one_sample`` in a row of variant ``one_sample`` is ``fedavg``, and
+    ``centralized_matched`` in one of ``matched_8`` is ``centralized``."""
     name = str(choices["regime"])
-    return name.removesuffix(f"_{variant}") if variant else name
+    for ending in (f"_{variant}", f"_{variant.partition('_')[0]}"):
+        if variant and name.endswith(ending):
+            return name.removesuffix(ending)
+    return name
 
 
 def bare_names(config: DictConfig, choices: Mapping[str, Any]) -> Names:

@@ -52,6 +52,15 @@ def test_rows_with_settings_are_plans(study: str, row: str) -> None:
     _row_is_a_plan(study, row)
 
 
+@pytest.mark.parametrize(
+    "row",
+    ["030-centralized_matched-released-lira", "032-centralized_matched-released-lira-epsilon_8"],
+)
+def test_a_regime_is_not_named_after_its_variant(row: str) -> None:
+    names = one(Words((f"+row/membership={row}",))).plan.names
+    assert (names.regime, names.variant.partition("_")[0]) == ("centralized", "matched")
+
+
 def test_the_core_of_a_study_is_made_of_its_rows() -> None:
     text = FOUND["study"]["membership_core"].path.read_text()
     rows = re.findall(r"\d{3}-[\w-]+", text)
