@@ -262,7 +262,7 @@ def _told(view: View) -> list[Observed]:
         return observed(view)
     except NotApplicable:
         told: dict[tuple[int, str], dict[str, Tensor]] = {}
-        rows: dict[tuple[int, str], Int64[Tensor, " n"]] = {}
+        rows: dict[tuple[int, str], Int64[Tensor, " _n"]] = {}
         sizes: dict[int, int] = {}
         for message in view.select("tail_gradient"):
             if message.sender in view.seat.parties:

@@ -51,7 +51,7 @@ class Population:
         rng: torch.Generator,
         holds: Sequence[bool] | None = None,
         alpha: float | None = None,
-    ) -> tuple[Int64[Tensor, " n"], ...]:
+    ) -> tuple[Int64[Tensor, " _n"], ...]:
         """Deal the private records to owners, and tell the truth who owns what.
 
         The truth, as a topology, numbers only those that hold any.

@@ -12,7 +12,7 @@ from torch import Tensor
 from privbench.contract import child_rng
 from privbench.errors import DataError, UsageError
 
-Share = Int64[Tensor, " share"]
+Share = Int64[Tensor, " _share"]
 
 
 def equal_shares(records: int, owners: int, rng: torch.Generator) -> tuple[Share, ...]:

@@ -75,13 +75,13 @@ class Truth:
         """Positions in ``train`` of the records behind the rows of a step that was noted."""
         return self._batches[step]
 
-    def shuffle(self, orders: Mapping[int, Int64[Tensor, " rows"]]) -> None:
+    def shuffle(self, orders: Mapping[int, Int64[Tensor, " _rows"]]) -> None:
         """Row i of a step is from now on what row ``orders[step][i]`` was."""
         for step, order in orders.items():
             self._batches[step] = self._batches[step][order]
         self._index = None
 
-    def deal(self, shares: Sequence[Int64[Tensor, " share"]]) -> None:
+    def deal(self, shares: Sequence[Int64[Tensor, " _share"]]) -> None:
         """Owner k holds the records at ``shares[k]``."""
         self.owners = torch.zeros(len(self.train), dtype=torch.int64)
         for number, share in enumerate(shares):
@@ -141,7 +141,7 @@ class Truth:
         """Which records of ``train`` belong to these owners."""
         return torch.isin(self.owners, torch.tensor(sorted(numbers), dtype=torch.int64))
 
-    def victims(self, rows: Rows, owned: frozenset[int], count: int, seed: int) -> Rows:
+    def victims(self, rows: Rows, owned: frozenset[int], count: int, seed: int) -> Int64[Tensor, "victims 2"]:
         """Rows to attack: one for each victim, the last in which it was seen.
 
         Victims are the first ``count`` of those seen, in an order of the members that the seed
@@ -164,7 +164,7 @@ class Truth:
 
     def pairs(
         self, rows: Rows, owned: frozenset[int], count: int, seed: int, steps_per_epoch: int
-    ) -> Rows:
+    ) -> Int64[Tensor, "paired 2"]:
         """Pairs of rows of two epochs, about half of them of one sample: rows 2i and 2i + 1.
 
         A coin, fixed by the seed, says for each sample that was seen twice whether the row before its

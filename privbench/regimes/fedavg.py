@@ -159,7 +159,7 @@ class OverWire(Exchange):
         self._wire = wire
         self._population = population
         self._parties = tuple(parties)
-        self._rows: list[Int64[Tensor, " rows"]] = []
+        self._rows: list[Int64[Tensor, " _rows"]] = []
 
     def begin(self, number: int, state: State, work: Sequence[Work]) -> None:
         """Note the rows of the round, and the model in force."""

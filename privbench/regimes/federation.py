@@ -24,7 +24,7 @@ class Work:
     """What one client is going to learn from in a round: positions in the whole data, by step."""
 
     client: int
-    batches: tuple[Int64[Tensor, " batch"], ...]
+    batches: tuple[Int64[Tensor, " _batch"], ...]
 
     def records(self) -> Int64[Tensor, " n"]:
         """Each record once, in rising order."""
@@ -73,7 +73,7 @@ class Federated:
 def federate(
     recipe: Recipe,
     samples: Samples,
-    shares: Sequence[Int64[Tensor, " share"]],
+    shares: Sequence[Int64[Tensor, " _share"]],
     rng: torch.Generator,
     exchange: Exchange,
 ) -> Federated:

@@ -327,7 +327,7 @@ class SliceNet(Regime):
         graph: Graph,
         problem: Problem,
         recipe: Recipe,
-        shares: Sequence[Int64[Tensor, " share"]],
+        shares: Sequence[Int64[Tensor, " _share"]],
         shape: Sequence[int],
         wire: Wire,
     ) -> Topology:

@@ -22,7 +22,7 @@ def in_turn(
     recipe: Recipe,
     population: Population,
     samples: Samples,
-    shares: tuple[Int64[Tensor, " share"], ...],
+    shares: tuple[Int64[Tensor, " _share"], ...],
     steps: int,
     rng: torch.Generator,
     curve: Curve,
@@ -46,17 +46,17 @@ def in_turn(
 def batches_and_owners(
     recipe: Recipe,
     samples: Samples,
-    shares: Sequence[Int64[Tensor, " share"]],
+    shares: Sequence[Int64[Tensor, " _share"]],
     steps: int,
     rng: torch.Generator,
-) -> tuple[list[Int64[Tensor, " rows"]], Int64[Tensor, " records"]]:
+) -> tuple[list[Int64[Tensor, " _rows"]], Int64[Tensor, " records"]]:
     """The batches of all steps, and the number of each record's owner."""
     order = batches(recipe, len(samples), child_rng(rng, "batches"))
     return [next(order) for _ in range(steps)], _owner_of(samples, shares)
 
 
 def _owner_of(
-    samples: Samples, shares: Sequence[Int64[Tensor, " share"]]
+    samples: Samples, shares: Sequence[Int64[Tensor, " _share"]]
 ) -> Int64[Tensor, " records"]:
     """The number of each record's owner, among those that hold any."""
     owner_of = torch.zeros(len(samples), dtype=torch.int64)

@@ -52,7 +52,7 @@ def check_sums(
 def check_owners(
     recipe: Recipe,
     samples: Samples,
-    shares: Sequence[Int64[Tensor, " share"]],
+    shares: Sequence[Int64[Tensor, " _share"]],
     steps: int,
     rng: torch.Generator,
     least: int,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr, ndtri
 from scipy.stats import binom
@@ -136,7 +136,7 @@ def two_rates_gaussian(
 
 
 def chosen_threshold(
-    scores: Float[np.ndarray, " n"], inserted: Float[np.ndarray, " n"], rng: np.random.Generator
+    scores: Float[np.ndarray, " n"], inserted: Bool[np.ndarray, " n"], rng: np.random.Generator
 ) -> tuple[float, np.ndarray]:
     """A threshold chosen on one random half of the observations, and the other half to judge it on.
 
@@ -144,14 +144,14 @@ def chosen_threshold(
 
     Args:
         scores: higher = more likely inserted.
-        inserted: whether each was, 0 or 1.
+        inserted: whether each was.
 
     Returns:
         the threshold with the best Gaussian bound on the first half, and the places of the second.
     """
     order = rng.permutation(len(scores))
     first, second = order[: len(order) // 2], order[len(order) // 2 :]
-    bits = inserted[first].astype(bool)
+    bits = inserted[first]
     places = np.unique(scores[first])
     places = places[:: max(1, len(places) // 200)]
     if not len(places):

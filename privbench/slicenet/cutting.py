@@ -65,7 +65,7 @@ class Work(ABC):
         return tuple(name for name in self.stage.layer.inputs if name in needed)
 
     def spread(
-        self, values: Mapping[str, Float[Tensor, "n c ..."]], noise: Noise
+        self, values: Mapping[str, Float[Tensor, "n _c ..."]], noise: Noise
     ) -> Float[Tensor, "n touched ..."]:
         """What the tiles add to the map; ``values`` hold what has arrived, else zeros."""
         self._entries = {name: values[name].detach().requires_grad_() for name in self.sources}

@@ -58,7 +58,7 @@ class Job:
     stem: int
     samples: Samples
     owner_of: Int64[Tensor, " records"]
-    batches: Sequence[Int64[Tensor, " rows"]]
+    batches: Sequence[Int64[Tensor, " _rows"]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,9 +29,9 @@ class ReplicaRouter(Router):
         self._parts = [CrowdRouter(part) for part in parts_of(topology)]
         self._replica_of = replica_of_owners(topology)
         self._owners: Int64[Tensor, " rows"] | None = None
-        self._rows: list[Int64[Tensor, " n"]] = []
+        self._rows: list[Int64[Tensor, " _n"]] = []
         self._some: tuple[Tensor, Tensor, Tensor] | None = None
-        self._local: list[Int64[Tensor, " n"]] = []
+        self._local: list[Int64[Tensor, " _n"]] = []
 
     def begin(self, step: int, owners: Int64[Tensor, " rows"]) -> None:
         """Who owns each row of this step's batch."""

@@ -67,7 +67,7 @@ class CrowdRouter(Router):
         self._plans: dict[int, tuple[Links, Tally]] = {}
         self.links, self.tally = self._plan(0)
         self._owners: Int64[Tensor, " rows"] | None = None
-        self._groups: dict[Party, tuple[Int64[Tensor, " n"], int]] = {}
+        self._groups: dict[Party, tuple[Int64[Tensor, " _n"], int]] = {}
         self._kept: Callable[[int], Kept] | None = None
         self._bare = Bare(topology.net, topology.layers)
         self._last: tuple[int, Step] | None = None
@@ -110,7 +110,7 @@ class CrowdRouter(Router):
         routes = self._routes(message, near)
         return _cut(message, [r for r in routes if seat.sees(r.sender, r.receiver)])
 
-    def _of_rows(self, message: Message, owners: Int64[Tensor, " rows"]) -> Int64[Tensor, " rows"]:
+    def _of_rows(self, message: Message, owners: Int64[Tensor, " rows"]) -> Int64[Tensor, " some"]:
         """Owners of a whole message's rows, where it has not all of the step."""
         rows = message.rows
         if message.kind not in ROW_KINDS or "*" not in message.receiver or len(rows) == len(owners):

@@ -92,7 +92,7 @@ class Schedule:
         self.stem = tuple(s.name for s in links.travelling if s.place == "stem")
         self.body = tuple(s.layer.name for s in graph.placed("body"))
         self._exits = {name for stage in graph.placed("tail") for name in stage.layer.inputs}
-        self._groups: dict[Party, Int64[Tensor, " n"]] = {}
+        self._groups: dict[Party, Int64[Tensor, " _n"]] = {}
         self._rows = no_rows()
 
     def begin(self, owners: Int64[Tensor, " rows"]) -> None:
@@ -104,7 +104,7 @@ class Schedule:
         }
 
     @property
-    def groups(self) -> dict[Party, Int64[Tensor, " n"]]:
+    def groups(self) -> dict[Party, Int64[Tensor, " _n"]]:
         """Owners of this step's batch, with their rows."""
         return self._groups
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 
 import numpy as np
+from jaxtyping import Float64
 
 from privbench.errors import PluginError
 from privbench.slicenet.places import LABEL_BYTES
@@ -153,7 +154,7 @@ class Walk:
                                 heapq.heappush(ready, target)
         _check_seen(seen, self.problem)
 
-    def _give(self, vertex: int, summed: list[Times]) -> list[int]:
+    def _give(self, vertex: int, summed: list[Float64[np.ndarray, " _n"]]) -> list[int]:
         """Add up partial sums, if any, and publish the vertex's block; the flows that it went into."""
         device, edges, problem = int(self.hosts[vertex]), self.edges, self.problem
         for flow in edges.adds[vertex]:
@@ -211,7 +212,7 @@ class Walk:
                         heapq.heappush(ready, -source)
         _check_seen(seen, self.problem)
 
-    def _collect(self, vertex: int, slopes: list[Times]) -> float:
+    def _collect(self, vertex: int, slopes: list[Float64[np.ndarray, " _n"]]) -> float:
         """When the whole gradient of a vertex's block is there; it goes on to parts of a sum, if any."""
         device, edges = int(self.hosts[vertex]), self.edges
         start = float(self.made[vertex])

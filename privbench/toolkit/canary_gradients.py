@@ -88,14 +88,14 @@ class GradientCanaries:
             released = torch.cat([p.grad.flatten() for p in optimizer.params if p.grad is not None])
             seen = torch.zeros(len(drawn))
             seen[drawn] = (ways @ released * (self._batch / self._clip)).cpu().float()
-            self._written.append(Observed(coins, drawn, seen))
+            self._written.append(Observed(coins[None], drawn[None], seen[None]))
             return found
 
         optimizer.step = carrying  # type: ignore[method-assign]
 
     def observed(self) -> Observed:
         """Everything that was written down, step by step."""
-        return Observed(*(torch.stack(parts) for parts in zip(*self._written, strict=True)))
+        return Observed(*(torch.cat(parts) for parts in zip(*self._written, strict=True)))
 
     def _ways(self, optimizer: PerSample, count: int) -> Float[Tensor, "count parameters"]:
         """Directions of length 1, at right angles."""

@@ -69,8 +69,8 @@ class Descent:
             raise UsageError(f"attack.steps={self.steps}; expected at least 1")
 
     def run(
-        self, errors: Errors, start: Float[Tensor, "*many shape"], axes: int
-    ) -> Float[Tensor, "*many shape"]:
+        self, errors: Errors, start: Float[Tensor, "*many_and_shape"], axes: int
+    ) -> Float[Tensor, "*many_and_shape"]:
         """The inputs where the search ends, in [0, 1].
 
         Args:
@@ -126,8 +126,8 @@ def started(start: str, public: Public, shape: tuple[int, ...]) -> Tensor:
 
 
 def apart(
-    target: Float[Tensor, "*many channels ..."],
-    weight: Float[Tensor, "*many channels ..."],
+    target: Float[Tensor, "*many_and_shape"],
+    weight: Float[Tensor, "*many_and_shape"],
     relative: bool,
     many: int = 2,
 ) -> Errors:

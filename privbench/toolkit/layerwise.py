@@ -101,7 +101,7 @@ class Layerwise:
         said: Tensor = self._module(x.flatten(0, 1))
         return said.unflatten(0, x.shape[:2])
 
-    def gradient(self, loss: Float[Tensor, ""]) -> list[Float[Tensor, "sets p"]]:
+    def gradient(self, loss: Float[Tensor, ""]) -> list[Float[Tensor, "sets _p"]]:
         """Each set's gradient, by parameter."""
         kept = [self._kept[part.layer] for part in self._parts]
         self._backs = torch.autograd.grad(loss, [after for _, after in kept], create_graph=True)
@@ -165,7 +165,7 @@ class Layerwise:
         self._kept[layer] = (entered, after)
         return after.unflatten(2, (sizes.along(x.shape[2], 0), -1))
 
-    def _together(self, each: Float[Tensor, "all f places"]) -> Float[Tensor, "sets f places"]:
+    def _together(self, each: Float[Tensor, "all f here"]) -> Float[Tensor, "sets f places"]:
         """The places of all inputs of a set side by side."""
         if len(each) == self._sets:
             return each

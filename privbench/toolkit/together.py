@@ -84,7 +84,7 @@ class Together:
         copies: Copies,
         optimizer: optim.Optimizer,
         orders: Sequence[Order],
-        records: Sequence[Int64[Tensor, " n"]],
+        records: Sequence[Int64[Tensor, " _n"]],
         steps: int,
         noises: Sequence[torch.Generator],
     ) -> None:

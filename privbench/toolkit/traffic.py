@@ -44,7 +44,7 @@ class Seen:
         return self.seen.payload[at[at >= 0]].flatten(1)
 
 
-def places(known: Rows, rows: Rows) -> Int64[Tensor, " n"]:
+def places(known: Int64[Tensor, "known 2"], rows: Rows) -> Int64[Tensor, " n"]:
     """Place of each of ``rows`` in ``known`` (sorted by step and index); -1 = not there."""
     if not len(known):
         return torch.full((len(rows),), -1, dtype=torch.int64)

@@ -245,7 +245,7 @@ def _foreign(view: View, step: int) -> Int64[Tensor, " n"]:
     return _without_own(view, step, _rows(view, step))
 
 
-def _without_own(view: View, step: int, rows: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+def _without_own(view: View, step: int, rows: Int64[Tensor, " n"]) -> Int64[Tensor, " others"]:
     if view.own is None:
         return rows
     own = view.own.rows

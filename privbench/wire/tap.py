@@ -98,7 +98,7 @@ class Recorder(Tap):
         self.capture = capture
         self.chunk_bytes = chunk_bytes
         self.derives = not capture.links  # who wants a part of the messages wants them as they were
-        self.orders: dict[int, Int64[Tensor, " rows"]] = {}  # of each step's rows, where shuffled
+        self.orders: dict[int, Int64[Tensor, " _rows"]] = {}  # of each step's rows, where shuffled
         self._seed, self._chosen = seed, chosen
         self._policy: Policy | None = None
         self._router: Router = Direct()

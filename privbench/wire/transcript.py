@@ -43,7 +43,7 @@ class Transcript:
         return found
 
     @cached_property
-    def owners(self) -> dict[int, Int64[Tensor, " rows"]]:
+    def owners(self) -> dict[int, Int64[Tensor, " _rows"]]:
         """For each step, the number of each row's owner in ``topology.owners``."""
         files = sorted(self.folder.glob(f"{OWNED}*"))
         return {int(step): owners for file in files for step, owners in codec.load(file).items()}

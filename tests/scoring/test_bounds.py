@@ -126,7 +126,7 @@ def test_two_rates_are_the_textbook_ratio() -> None:
 
 def test_a_threshold_is_judged_on_observations_that_did_not_choose_it() -> None:
     rng = np.random.default_rng(3)
-    bits = (np.arange(2000) % 2).astype(float)
+    bits = np.arange(2000) % 2 == 1
     scores = rng.normal(2 * bits, 1.0)
     threshold, rest = bounds.chosen_threshold(scores, bits, rng)
     assert 0.0 < threshold < 2.0

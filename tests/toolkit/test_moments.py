@@ -36,10 +36,10 @@ def test_distance_is_that_of_a_loop_over_classes() -> None:
 def test_the_same_records_are_at_no_distance_and_swapped_units_are(features) -> None:
     rng = torch.Generator().manual_seed(0)
     seen = torch.randn(50, features, generator=rng) * torch.linspace(0.5, 2, features)
-    labels = torch.full((50,), -1)
+    labels, known = torch.full((50,), -1), torch.zeros(50, dtype=torch.int64)
     moments = Moments(seen, labels, rng)
-    assert float(moments.distance(seen, torch.zeros(50))) < 1e-8
-    assert float(moments.distance(seen.flip(1), torch.zeros(50))) > 0.5
+    assert float(moments.distance(seen, known)) < 1e-8
+    assert float(moments.distance(seen.flip(1), known)) > 0.5
 
 
 def test_one_record_and_constant_activations_give_finite_slopes() -> None:
