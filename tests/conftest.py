@@ -38,7 +38,7 @@ class _Loader(SourceFileLoader):
         shapes.check(module)
 
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent))
 if os.environ.get("PRIVBENCH_SHAPES") != "off":
     early = sorted(name for name in sys.modules if name.partition(".")[0] in PACKAGES)
     if early:
