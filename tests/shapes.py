@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType, UnionType
 
 import jaxtyping
+import numpy as np
+from torch import Tensor
 from torch.fx import Proxy
 
 KINDS = {name for name, kind in vars(jaxtyping).items() if isinstance(kind, type(jaxtyping.Float))}
@@ -86,48 +88,77 @@ def _shaped(texts: Hints, scope: dict[str, object], words: set[str]) -> Hints:
 
 
 def _calls(function: Callable[..., object], hints: Hints) -> Callable[..., object]:
-    signature = inspect.signature(function)
+    parameters = tuple(
+        inspect.signature(function).parameters
+    )  # none of ours has a shape behind a *
     given = {name: hint for name, hint in hints.items() if name != "return"}
+    one, *_ = typing.get_args(hints.get("return")) or [None]
+    of_call, of_item = _Judge(function, hints), _Judge(function, {**given, "yield": one})
 
     @functools.wraps(function)
     def looking(*args: object, **kwargs: object) -> object:
         result = function(*args, **kwargs)  # first: it may refuse in its own words
-        values = signature.bind(*args, **kwargs).arguments
-        _judge(function, {**values, "return": result}, hints)
+        of_call({**dict(zip(parameters, args, strict=False)), **kwargs, "return": result})
         return result
 
     @functools.wraps(function)
     def yielding(*args: object, **kwargs: object) -> Iterator[object]:
-        values = signature.bind(*args, **kwargs).arguments
         for result in function(*args, **kwargs):
-            _judge(function, {**values, "yield": result}, {**given, "yield": one})
+            of_item({**dict(zip(parameters, args, strict=False)), **kwargs, "yield": result})
             yield result
 
-    one, *_ = typing.get_args(hints.get("return")) or [None]
     return yielding if inspect.isgeneratorfunction(function) else looking
 
 
 def _record(maker: Callable[..., object], hints: Hints) -> Callable[..., object]:
     """What makes a record; judged are its fields, which may be more than what was given."""
+    judge = _Judge(maker, hints)
 
     @functools.wraps(maker)
     def looking(first: object, *args: object, **kwargs: object) -> object:
         result = maker(first, *args, **kwargs)
         record = first if result is None else result
-        _judge(type(record), {name: getattr(record, name) for name in hints}, hints)
+        judge({name: getattr(record, name) for name in hints})
         return result
 
     return looking
 
 
-def _judge(owner: object, values: Mapping[str, object], hints: Hints) -> None:
-    with jaxtyping.jaxtyped("context"):  # within which a name stands for one size
-        for name, hint in hints.items():
-            if name in values and (why := misfit(values[name], hint)):
-                shape = tuple(getattr(values[name], "shape", ()))
-                raise ShapeError(
-                    f"{owner.__module__}.{owner.__qualname__}: {name} {shape}: {why}; {hint}"
-                )
+class _Judge:
+    """Says of values by name whether they have the shapes that were hinted.
+
+    Most calls have shapes that an earlier one had, and fit as that did: they cost no second look.
+    """
+
+    def __init__(self, owner: Callable[..., object], hints: Hints) -> None:
+        self.owner, self.hints = owner, hints
+        self.fitted: set[object] = set()
+
+    def __call__(self, values: Mapping[str, object]) -> None:
+        found = tuple([_seen(values[name]) if name in values else None for name in self.hints])
+        if found in self.fitted:
+            return
+        with jaxtyping.jaxtyped("context"):  # within which a name stands for one size
+            for name, hint in self.hints.items():
+                if name in values and (why := misfit(values[name], hint)):
+                    shape = tuple(getattr(values[name], "shape", ()))
+                    where = f"{self.owner.__module__}.{self.owner.__qualname__}"
+                    raise ShapeError(f"{where}: {name} {shape}: {why}; {hint}")
+        self.fitted.add(found)
+
+
+def _seen(value: object) -> object:
+    """All that ``misfit`` looks at."""
+    kind = type(value)
+    if kind is Tensor or kind is np.ndarray:
+        return kind, value.dtype, value.shape
+    if isinstance(value, list | tuple):
+        return kind, tuple(map(_seen, value))
+    if isinstance(value, Mapping):
+        return kind, tuple(map(_seen, value.values()))
+    if hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, Proxy):
+        return kind, value.dtype, tuple(value.shape)
+    return kind
 
 
 def misfit(value: object, hint: object) -> str:

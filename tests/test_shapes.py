@@ -30,7 +30,7 @@ def test_a_call_of_another_rank_or_dtype_is_an_error() -> None:
 
 
 def test_a_field_of_another_rank_is_an_error() -> None:
-    with pytest.raises(ShapeError, match="Work: batches"):
+    with pytest.raises(ShapeError, match=r"Work\.__init__: batches"):
         Work(0, (torch.zeros(2, dtype=torch.int64), torch.zeros(2, 1, dtype=torch.int64)))
 
 
