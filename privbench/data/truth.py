@@ -141,7 +141,9 @@ class Truth:
         """Which records of ``train`` belong to these owners."""
         return torch.isin(self.owners, torch.tensor(sorted(numbers), dtype=torch.int64))
 
-    def victims(self, rows: Rows, owned: frozenset[int], count: int, seed: int) -> Int64[Tensor, "victims 2"]:
+    def victims(
+        self, rows: Rows, owned: frozenset[int], count: int, seed: int
+    ) -> Int64[Tensor, "victims 2"]:
         """Rows to attack: one for each victim, the last in which it was seen.
 
         Victims are the first ``count`` of those seen, in an order of the members that the seed

@@ -169,7 +169,9 @@ def input_shape(view: View) -> tuple[int, ...]:
     return tuple(held[0].shape[1:])
 
 
-def split_off(count: int, share: float, rng: torch.Generator) -> tuple[Int64[Tensor, " fitted"], Int64[Tensor, " held"]]:
+def split_off(
+    count: int, share: float, rng: torch.Generator
+) -> tuple[Int64[Tensor, " fitted"], Int64[Tensor, " held"]]:
     """Positions to fit on, and others to judge by: at least one of each, of two or more."""
     order = torch.randperm(count, generator=child_rng(rng, "held"))
     held = min(max(1, round(share * count)), count - 1)
