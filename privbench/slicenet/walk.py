@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from privbench.errors import PluginError
 from privbench.slicenet.places import LABEL_BYTES
 from privbench.slicenet.problem import Flow, Problem, Slicing
-from privbench.slicenet.queues import Numbers, Queues, Times
+from privbench.slicenet.queues import Numbers, Queues
 
 FORWARD = 1 / 3  # of a vertex's FLOP: gradients of inputs and of weights cost as much each
 STEM_FORWARD = 1 / 2  # the first layer needs no gradient of its input
