@@ -41,7 +41,7 @@ HEADER_BYTES = 32
 """Fixed cost of a message beside its payload: step, phase, kind, parties, layer, counts."""
 
 
-def no_rows() -> Int64[Tensor, 0]:
+def no_rows() -> Int64[Tensor, " 0"]:
     """The rows of a message that carries no samples."""
     return torch.empty(0, dtype=torch.int64)
 
