@@ -1,6 +1,6 @@
 #!/bin/sh
-# study=membership_core on four data sets, with rates and batches that suit each (DP-SGD's: tune_dpsgd.csv), then
-# membership.csv. About an hour on one core:
+# study=membership on the digits and study=membership_core on four data sets, with rates and batches that suit each (DP-SGD's:
+# tune_dpsgd.csv), then membership.csv of all seeds that were run. Half an hour on one core:
 #
 #     sh benchmarks/membership_core.sh FOLDER [seed]        FOLDER holds adult/, location30/, fashion-mnist/, cifar10/
 set -eu
@@ -12,6 +12,8 @@ run() {
     privbench study=membership_core "$@" data.root="$root" seed="$seed" out="$out" workers=1 ||
         [ $? -eq 3 ] # rows that failed stand in the table
 }
+
+privbench study=membership seed="$seed" out="$out" workers=1 || [ $? -eq 3 ]
 
 adult() { run data=adult data.records=1800 'model.widths=[108,128,64,32,2]' "$@"; }
 adult
