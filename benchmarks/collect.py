@@ -2,7 +2,7 @@
 
     python benchmarks/collect.py runs/studies/membership_core*/table.csv > benchmarks/membership.csv
 
-A line that stands in several tables is kept once. Versions and machine are written above, and belong
+A line that stands in several tables is kept once, and of many seats the worst, the median and the best. Versions and machine are written above, and belong
 to whoever runs this on the machine and in the environment of the studies.
 """
 
@@ -26,6 +26,7 @@ METRICS = (
     "auc_worst_class",
     "auc_devices",
 )
+SUMMARY = ("worst", "median", "best")
 PACKAGES = ("privbench", "torch", "opacus", "scikit-learn", "numpy")
 
 
@@ -33,6 +34,9 @@ def collected(files: list[str]) -> pd.DataFrame:
     """The lines of all tables, in order of data, row and seed."""
     tables = [pd.read_csv(file) for file in files]
     whole = pd.concat(tables)
+    same = [whole[name] for name in ("data", "row", "variant", "seed", "metric")]
+    many = whole["seat"].eq("median").groupby(same, dropna=False)
+    whole = whole[~many.transform("any") | whole["seat"].isin(SUMMARY)]
     wanted = whole["metric"].isin(METRICS) | (whole["status"].isin(["failed", "not_applicable"]))
     found = whole.loc[wanted, list(COLUMNS)].drop_duplicates()
     order = {metric: place for place, metric in enumerate(METRICS)}
