@@ -2,8 +2,9 @@
 
     python benchmarks/collect.py runs/studies/membership_core*/table.csv > benchmarks/membership.csv
 
-A line that stands in several tables is kept once, and of many seats the worst, the median and the best. Versions and machine are written above, and belong
-to whoever runs this on the machine and in the environment of the studies.
+A line that stands in several tables is kept once, and of many seats the worst, the median and the best.
+Versions and machine are written above, and belong to whoever runs this on the machine and in the
+environment of the studies.
 """
 
 from __future__ import annotations
